@@ -1,0 +1,85 @@
+"""Errors of the federation layer.
+
+    FederationError
+    ├── BadInput        FED-001  a file, option or field that says something not allowed   exit 2
+    ├── NotFound        FED-002  a job, silo, dataset or home that is not there            exit 2
+    ├── PolicyRefused   FED-003  a silo's policy does not allow what the job asks          exit 3
+    ├── IntegrityError  FED-004  a signature, digest or membership does not agree          exit 4
+    ├── Missing         FED-005  something needed is not there: an extra, a server, a file exit 5
+    └── JobFailed       FED-006  the job stopped for a reason that is told                 exit 1
+
+Each has a stable `code`, the `field`, the `value` seen, what is `allowed`, and the `exit_code`
+of the command. Messages name files, fields and public facts, never a data value. `TacitError`
+is the tuple of all roots, for the one place (the command line) that turns errors into exits.
+"""
+
+from __future__ import annotations
+
+from privacy.errors import PrivacyError
+from secure.errors import SecureError
+
+
+class FederationError(Exception):
+    """Root of the federation layer's errors."""
+
+    code = "FED-000"
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        value: object = None,
+        allowed: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class BadInput(FederationError, ValueError):
+    """A file, option or field says something that is not allowed."""
+
+    code = "FED-001"
+    exit_code = 2
+
+
+class NotFound(FederationError, LookupError):
+    """A job, silo, dataset or home that was named is not there."""
+
+    code = "FED-002"
+    exit_code = 2
+
+
+class PolicyRefused(FederationError):
+    """A silo's policy does not allow what the job asks."""
+
+    code = "FED-003"
+    exit_code = 3
+
+
+class IntegrityError(FederationError):
+    """A signature, a digest or the membership does not agree."""
+
+    code = "FED-004"
+    exit_code = 4
+
+
+class Missing(FederationError):
+    """Something needed is not there: an extra, a server, a file."""
+
+    code = "FED-005"
+    exit_code = 5
+
+
+class JobFailed(FederationError):
+    """A job stopped; the message tells why in public terms."""
+
+    code = "FED-006"
+    exit_code = 1
+
+
+TacitError = (PrivacyError, SecureError, FederationError)

@@ -1,0 +1,177 @@
+"""Mechanism events: frozen data that says exactly what was run, never an epsilon.
+
+    >>> step = Poisson(rate=0.01, of=Gaussian(sigma=1.0))
+    >>> job = Repeat(times=1000, of=step)
+    >>> parse(job.model_dump()) == job
+    True
+
+An event is what the ledger stores; an accountant interprets it. The rules of this file are a
+contract with every ledger ever written: a kind of event is added, never removed and never given
+another meaning, and an unknown kind is refused. Sensitivities are one: a `sigma` is a noise
+multiplier, that is, the standard deviation over the L2 sensitivity under add/remove of one unit.
+
+The habit of keeping mechanisms as data and accountants as interpreters is that of
+`dp_accounting` (Google).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from privacy.errors import InvalidEvent
+
+
+class Unit(StrEnum):
+    """What one unit of privacy protects."""
+
+    RECORD = "record"
+    SUBJECT = "subject"
+    SILO = "silo"
+
+
+class Relation(StrEnum):
+    """Which data sets count as neighbours: one unit more or less, or one exchanged for another."""
+
+    ADD_REMOVE = "add_remove"
+    REPLACE = "replace"
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Gaussian(_Event):
+    """N(0, sigma^2) added to a value of L2 sensitivity one under add/remove (two under replace)."""
+
+    event: Literal["gaussian"] = "gaussian"
+    sigma: Positive
+
+
+class DiscreteGaussian(_Event):
+    """Discrete Gaussian noise on integers, of which one unit moves one coordinate by one.
+
+    Under replace a unit leaves one coordinate and enters another: two such moves.
+    Canonne, Kamath, Steinke (2020).
+    """
+
+    event: Literal["discrete_gaussian"] = "discrete_gaussian"
+    sigma: Positive
+
+
+class Laplace(_Event):
+    """Laplace noise of this scale on a value of L1 sensitivity one under add/remove."""
+
+    event: Literal["laplace"] = "laplace"
+    scale: Positive
+
+
+class RandomizedResponse(_Event):
+    """k-ary randomized response: the true category with weight e^epsilon, each other with 1.
+
+    One unit's message exists whatever it says, so the event is one of `replace` only.
+    """
+
+    event: Literal["randomized_response"] = "randomized_response"
+    epsilon: Positive
+    categories: Annotated[int, Field(ge=2)]
+
+
+class Approximate(_Event):
+    """Any (epsilon, delta)-DP mechanism, of which nothing more is known."""
+
+    event: Literal["approximate"] = "approximate"
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class SampledRows(_Event):
+    """What a subject with up to `rows` rows loses to one step of record-level DP-SGD.
+
+    Each row joins the batch independently with probability `rate` and moves the sum by at most
+    one clip; the noise has standard deviation `sigma` clips. So the subject faces a Gaussian
+    whose shift is binomial(rows, rate): a mixture of Gaussians.
+    """
+
+    event: Literal["sampled_rows"] = "sampled_rows"
+    sigma: Positive
+    rate: Annotated[float, Field(ge=0, le=1)]
+    rows: Annotated[int, Field(ge=1)]
+
+
+class Poisson(_Event):
+    """`of`, run on a sample that each unit joins independently with probability `rate`."""
+
+    event: Literal["poisson"] = "poisson"
+    rate: Annotated[float, Field(ge=0, le=1)]
+    of: Event
+
+
+class Repeat(_Event):
+    """`of`, run this many times, each time with fresh randomness, adaptively chosen inputs."""
+
+    event: Literal["repeat"] = "repeat"
+    times: Annotated[int, Field(ge=0)]
+    of: Event
+
+
+class All(_Event):
+    """Every event of `of`, on the same units; an empty list costs nothing."""
+
+    event: Literal["all"] = "all"
+    of: tuple[Event, ...]
+
+
+Event = Annotated[
+    Gaussian
+    | DiscreteGaussian
+    | Laplace
+    | RandomizedResponse
+    | Approximate
+    | SampledRows
+    | Poisson
+    | Repeat
+    | All,
+    Field(discriminator="event"),
+]
+
+for _composite in (Poisson, Repeat, All):
+    _composite.model_rebuild()
+
+_adapter: TypeAdapter[Event] = TypeAdapter(Event)
+
+NOTHING = All(of=())
+"""The event of a job that touches no row."""
+
+
+def parse(data: Any) -> Event:
+    """Read an event from plain data; an unknown kind or field raises `InvalidEvent`."""
+    try:
+        return _adapter.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "event"
+        raise InvalidEvent(
+            f"event: {where}: {first['msg']}",
+            field=where,
+            value=first.get("input"),
+            allowed=first.get("ctx", {}).get("expected_tags"),
+        ) from None
+
+
+def leaves(event: Event) -> Iterator[Event]:
+    """Yield the basic mechanisms of a tree, each once however often it is repeated."""
+    match event:
+        case Repeat(of=of) | Poisson(of=of):
+            yield from leaves(of)
+        case All(of=parts):
+            for part in parts:
+                yield from leaves(part)
+        case _:
+            yield event

@@ -1,0 +1,68 @@
+"""Errors of the secure layer.
+
+    SecureError
+    ├── BadSignature    SECURE-001  a signature, key or fingerprint does not agree        exit 4
+    ├── BadMessage      SECURE-002  a message is malformed, oversize or of a wrong type   exit 4
+    ├── KeyFileError    SECURE-003  a key file is missing, or readable by others          exit 5
+    ├── ExchangeTimeout SECURE-004  a message did not come before its deadline            exit 1
+    └── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
+
+The shape (`code`, `field`, `value`, `allowed`, `exit_code`) is that of `privacy.errors`; the two
+layers do not import each other.
+"""
+
+from __future__ import annotations
+
+
+class SecureError(Exception):
+    """Root of the secure layer's errors."""
+
+    code = "SECURE-000"
+    exit_code = 4
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        value: object = None,
+        allowed: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class BadSignature(SecureError):
+    """A signature, a key or a fingerprint does not agree."""
+
+    code = "SECURE-001"
+
+
+class BadMessage(SecureError, ValueError):
+    """A message is malformed, oversize, replayed or of a wrong type."""
+
+    code = "SECURE-002"
+
+
+class KeyFileError(SecureError):
+    """A key file is missing, or others than its owner can read it."""
+
+    code = "SECURE-003"
+    exit_code = 5
+
+
+class ExchangeTimeout(SecureError):
+    """A message did not come before its deadline."""
+
+    code = "SECURE-004"
+    exit_code = 1
+
+
+class ExchangeClosed(SecureError):
+    """The other side of the exchange has gone."""
+
+    code = "SECURE-005"
+    exit_code = 1
