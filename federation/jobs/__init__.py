@@ -1,0 +1,38 @@
+"""Kinds of job: one module per kind, found by its name.
+
+A kind is a module of this package with `Spec` (a `JobSpec`) and three verbs:
+
+    quote(spec, facts) -> {silo: PartyQuote}      from public facts alone; reads no row
+    coordinate(context) -> Outcome                what the coordinator does
+    participate(context) -> Executed              what a party does, by context.role
+
+A new kind is one such module, one flow and one page of docs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from federation.errors import BadInput
+from federation.jobs.base import JobKind
+
+
+def kinds() -> list[str]:
+    """The kinds of job that are installed, in alphabetical order."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+
+
+def kind(name: Any, where: str = "job") -> JobKind:
+    """The module of a kind; an unknown one raises `BadInput`."""
+    if name not in kinds():
+        raise BadInput(
+            f"{where}: kind: {name!r} is no kind of job; allowed: {', '.join(kinds())}",
+            field="kind",
+            value=name,
+            allowed=kinds(),
+        )
+    module: ModuleType = importlib.import_module(f"{__name__}.{name}")
+    return module  # type: ignore[return-value]

@@ -1,0 +1,185 @@
+"""What every kind of job is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgpack
+
+from federation.errors import JobFailed
+from federation.schema import Dataset
+from federation.settings import Sizes
+from federation.spec import JobSpec
+from privacy.events import Event, Relation, Unit
+from privacy.ledger.operations import Stop
+from secure.errors import ExchangeTimeout
+from secure.exchange.base import Endpoint
+
+if TYPE_CHECKING:
+    from federation.release import Gate
+    from federation.sources.rows import Part
+
+
+@dataclass(frozen=True)
+class AccountFacts:
+    """The public terms of one account of a source."""
+
+    id: str
+    unit: Unit
+    relation: Relation
+    delta: float
+    filter: str
+
+
+@dataclass(frozen=True)
+class PartyFacts:
+    """What everybody may know of a silo that takes part: enough to price a job, no row."""
+
+    silo: str
+    source: str
+    dataset: Dataset
+    sizes: Sizes
+    accounts: tuple[AccountFacts, ...]
+
+    def account(self, unit: Unit) -> AccountFacts | None:
+        """The account of this source in `unit`, where there is one."""
+        return next((a for a in self.accounts if a.unit == unit), None)
+
+
+@dataclass(frozen=True)
+class PartyQuote:
+    """What a job will cost one silo: the event in the job's unit, and the plan that gives it.
+
+    `plan` holds the frozen numbers of the mechanism (noise multipliers, rates), plain JSON.
+    `family` gives the event at another noise multiplier and number of rounds, to tell what would
+    fit; it is None where noise does not scale.
+    """
+
+    silo: str
+    unit: Unit
+    delta: float
+    event: Event
+    plan: Mapping[str, Any]
+    refundable: bool
+    family: Callable[[float, int], Event] | None = field(default=None, compare=False, repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """The quote as plain JSON, the part that is signed and hashed."""
+        return {
+            "silo": self.silo,
+            "unit": self.unit.value,
+            "delta": self.delta,
+            "event": self.event.model_dump(mode="json"),
+            "plan": dict(self.plan),
+        }
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a party really ran, in the job's unit, and why it stopped."""
+
+    event: Event
+    stop: Stop
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the coordinator has at the end: released numbers and public files only."""
+
+    metrics: dict[str, Any]
+    curve: list[dict[str, float]]
+    rounds: int
+    stopped_early: bool
+    model: Path | None
+
+
+@dataclass
+class SiloContext:
+    """What a party works with. `rows` records the first read in the ledger before it reads."""
+
+    job: str
+    role: str
+    spec: Any
+    quote: PartyQuote
+    facts: PartyFacts
+    endpoint: Endpoint
+    gate: Gate
+    secret: bytes
+    rows: Callable[[str], Part]
+    deadline: float
+
+
+@dataclass
+class CoordinatorContext:
+    """What the coordinator works with."""
+
+    job: str
+    spec: Any
+    quotes: Mapping[str, PartyQuote]
+    facts: Mapping[str, PartyFacts]
+    endpoint: Endpoint
+    directory: Path
+    progress: Callable[[int, int], None]
+    deadline: float
+
+    def ask(self, name: str, round: int, body: bytes) -> dict[str, bytes]:
+        """Send one request to every silo and gather the answers, by silo name.
+
+        A silo's fault arrives as a code and stops the job (`JobFailed`); so does the deadline.
+        """
+        for silo in self.quotes:
+            self.endpoint.send(silo, job=self.job, round=round, name=name, body=body)
+        answers: dict[str, bytes] = {}
+        while len(answers) < len(self.quotes):
+            try:
+                message = self.endpoint.receive(deadline=self.deadline)
+            except ExchangeTimeout:
+                silent = ", ".join(sorted(set(self.quotes) - set(answers)))
+                raise JobFailed(
+                    f"no answer from {silent} to {name} of round {round} "
+                    f"within {self.deadline:g} s",
+                    field="deadline",
+                    value=silent,
+                ) from None
+            header = message.header
+            if header.job != self.job:
+                continue
+            if header.name == "fault":
+                code = msgpack.unpackb(message.body)
+                raise JobFailed(
+                    f"silo {header.sender} stopped with {code}; its own log says why",
+                    field="silo",
+                    value=header.sender,
+                )
+            if header.name == name and header.round == round:
+                answers[header.sender] = message.body
+        return {silo: answers[silo] for silo in self.quotes}
+
+    def tell(self, name: str, round: int) -> None:
+        """Send every silo a notice that needs no answer."""
+        for silo in self.quotes:
+            self.endpoint.send(silo, job=self.job, round=round, name=name, body=b"")
+
+
+class JobKind(Protocol):
+    """A module of `federation.jobs`."""
+
+    Spec: type[JobSpec]
+
+    @staticmethod
+    def quote(spec: Any, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
+        """Price the job at every silo."""
+        ...
+
+    @staticmethod
+    def coordinate(context: CoordinatorContext) -> Outcome:
+        """Run the coordinator's part."""
+        ...
+
+    @staticmethod
+    def participate(context: SiloContext) -> Executed:
+        """Run one party's part."""
+        ...

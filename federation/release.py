@@ -1,0 +1,102 @@
+"""The one gate to the outside: whatever leaves a silo passes here.
+
+A release is made once. It is stored durably before it is sent, bound to the digest of the
+request that it answers, and written to the egress log in the silo's ledger. The same request
+gets the same bytes again, after a crash too; another request for the same name and round is
+refused, because a second answer would be a second release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from federation.errors import IntegrityError, PolicyRefused
+from privacy.events import Event
+from privacy.ledger import Ledger
+
+
+class Gate:
+    """The gate of one silo for one job.
+
+    `allowed` is the set of protections that the silo's policy lets through for this job.
+    """
+
+    def __init__(
+        self, ledger: Ledger, job: str, directory: Path, allowed: Collection[str]
+    ) -> None:
+        self._ledger = ledger
+        self._job = job
+        self._directory = directory
+        self._allowed = allowed
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def release(
+        self,
+        name: str,
+        round: int,
+        *,
+        request: bytes,
+        protection: str,
+        event: Event | None,
+        produce: Callable[[], bytes],
+    ) -> bytes:
+        """Return the bytes that may leave for this request, making them on the first call.
+
+        `event` is what the release costs, part of what the job has reserved. Raises
+        `PolicyRefused` for a protection that is not allowed, `IntegrityError` for another
+        request under a name and round already answered.
+        """
+        if protection not in self._allowed:
+            raise PolicyRefused(
+                f"a release under protection {protection!r} is not allowed by the silo's policy",
+                field="protection",
+                value=protection,
+                allowed=sorted(self._allowed),
+            )
+        asked = hashlib.sha256(request).hexdigest()
+        path = self._directory / f"{round:06d}-{name}-{asked}"
+        if path.exists():
+            body = path.read_bytes()
+        else:
+            if any(self._directory.glob(f"{round:06d}-{name}-*")):
+                raise IntegrityError(
+                    f"{name} of round {round} was already released for another request",
+                    field="request",
+                    value=asked,
+                )
+            body = produce()
+            write_durably(path, body)
+        self._ledger.record_egress(
+            job=self._job,
+            round=round,
+            name=name,
+            protection=protection,
+            digest=hashlib.sha256(body).hexdigest(),
+            request=asked,
+            size=len(body),
+            event=event,
+        )
+        return body
+
+    def released(self, name: str) -> int:
+        """How many releases of this name the job has made."""
+        return sum(1 for _ in self._directory.glob(f"*-{name}-*"))
+
+
+def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:
+    """Write a file so that after a crash it is there whole or not at all."""
+    partial = path.with_name("." + path.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

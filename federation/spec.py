@@ -1,0 +1,106 @@
+"""Job specs: what a person asks for, in one YAML document.
+
+Every kind of job adds its own fields to `JobSpec` in its module of `federation.jobs`; the blocks
+that several kinds share stand here. A spec holds public facts only and is safe to show, sign and
+hash. `digest` is what approvals and charges are bound to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal, Self
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from privacy.events import Unit
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""Names go into paths and subjects: lower case letters, digits, dot, dash, underscore."""
+
+
+class Block(BaseModel):
+    """A part of a spec: frozen, no unknown field, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PrivacySpec(Block):
+    """The guarantee asked for: exactly one of `epsilon`, `noise_multiplier`, `none`.
+
+    `epsilon` is the price of the whole job, evaluation included, at the account's delta, for one
+    `unit`. `fit: account` calibrates the noise so that the account's filter, not the tight
+    accountant, prices the job at epsilon. `clip` bounds the L2 norm of one unit's gradient.
+    """
+
+    unit: Unit = Unit.RECORD
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    none: Literal[True] | None = None
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    fit: Literal["account"] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        given = [f for f in ("epsilon", "noise_multiplier", "none") if getattr(self, f) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of epsilon, noise_multiplier, none; "
+                f"here: {', '.join(given) or 'none of them'}"
+            )
+        if self.fit is not None and self.epsilon is None:
+            raise ValueError("fit: account needs an epsilon to fit to")
+        return self
+
+
+class AggregationSpec(Block):
+    """How the coordinator adds up what the silos release."""
+
+    name: Literal["plain"] = "plain"
+
+
+class EvaluationSpec(Block):
+    """What is measured on the held-out part, and how it leaves the silos.
+
+    `dp`: one noisy histogram of binned scores by label, priced; `share` is the part of the job's
+    privacy (in Gaussian terms, of 1 / noise^2) that it takes. `exact`: the counts themselves,
+    only where the silo's policy allows, logged as unprotected. `every` rounds, else once at the
+    end; `patience` evaluations without a lower released log loss stop the job.
+    """
+
+    split: Literal["test"] = "test"
+    release: Literal["dp", "exact", "none"] = "dp"
+    bins: Annotated[int, Field(ge=2, le=200, multiple_of=2)] = 10
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    every: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _patience_needs_every(self) -> Self:
+        if self.patience is not None and (self.every is None or self.release == "none"):
+            raise ValueError("patience needs every: N and a release, or there is nothing to see")
+        return self
+
+
+class JobSpec(Block):
+    """What every job says, whatever its kind."""
+
+    kind: str
+    name: Name
+    dataset: str
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of the spec, defaults filled in."""
+        return digest(self.model_dump(mode="json"))
+
+
+def canonical(document: Any) -> bytes:
+    """Canonical JSON (RFC 8785) of plain data: what digests and signatures are made over."""
+    return rfc8785.dumps(document)
+
+
+def digest(document: Any) -> str:
+    """SHA-256, in hexadecimal, of the canonical JSON of plain data."""
+    return hashlib.sha256(canonical(document)).hexdigest()
