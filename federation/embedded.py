@@ -1,0 +1,127 @@
+"""The embedded engine: every silo in this process, the memory exchange between them.
+
+Each silo still has its own home, key, ledger and gate, and takes part in a thread of its own; the
+only thing shared is the process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from federation.home import Home
+from federation.jobs.base import PartyFacts, PartyQuote
+from federation.membership import Membership
+from federation.pricing import price, what_fits
+from federation.silo import Silo
+from privacy.ledger import Receipt
+from secure.exchange.base import Endpoint
+from secure.exchange.memory import MemoryExchange
+from secure.keys import SigningKey
+
+DEADLINE = 3600.0
+"""Seconds that a party waits for the next message of a job."""
+
+
+class Embedded:
+    """All silos of a home, opened here; the `Parties` of the embedded stack."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.federation = home.federation()
+        self.membership = Membership.load(home)
+        self.membership.check(home)
+        self.key = SigningKey.load(home.coordinator / "key")
+        self._silos: dict[str, Silo] = {}
+        try:
+            for name in sorted(self.federation.silos):
+                self._silos[name] = Silo(home, name)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every ledger."""
+        for silo in self._silos.values():
+            silo.close()
+
+    def facts(self, dataset: str) -> dict[str, PartyFacts]:
+        """Public facts of the silos that hold this dataset, by name in order."""
+        return {
+            name: silo.facts(dataset)
+            for name, silo in self._silos.items()
+            if dataset in self.federation.silos[name].sizes
+        }
+
+    def price(self, quote: PartyQuote, facts: PartyFacts) -> dict[str, Any]:
+        """One silo's line of a quote."""
+        return price(quote, facts, self._silos[quote.silo].ledger)
+
+    def what_fits(
+        self, quote: PartyQuote, facts: PartyFacts, rounds: int
+    ) -> dict[str, float | int]:
+        """The largest epsilon and number of rounds that this silo still admits."""
+        return what_fits(quote, facts, self._silos[quote.silo].ledger, rounds)
+
+    def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
+        """Ask one silo to reserve."""
+        return self._silos[silo].reserve(manifest)
+
+    def release(self, silo: str, job: str) -> None:
+        """Give one silo's unstarted reservation back."""
+        self._silos[silo].release(job)
+
+    def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
+        """Start the job at one silo."""
+        return self._silos[silo].start(job, go)
+
+    def settle(self, silo: str, job: str) -> Receipt:
+        """Settle the job at one silo."""
+        return self._silos[silo].settle(job)
+
+    def executed_epsilon(self, silo: str, job: str) -> float:
+        """The price of what the job ran at one silo."""
+        return self._silos[silo].executed_epsilon(job)
+
+    @contextmanager
+    def serve(self, job: str, silos: list[str]) -> Iterator[Endpoint]:
+        """Let the silos take part in threads; yields the coordinator's end of the exchange.
+
+        When the block ends, by an error too, the silos' ends are closed and the threads joined.
+        """
+        keys = {name: silo.key.public for name, silo in self._silos.items()}
+        exchange = MemoryExchange(self.federation.name, keys | {"coordinator": self.key.public})
+        endpoints = {name: exchange.endpoint(name, self._silos[name].key) for name in silos}
+        threads = [
+            threading.Thread(
+                target=self._silos[name].participate,
+                args=(job, endpoints[name]),
+                kwargs={"deadline": DEADLINE},
+                name=f"silo-{name}",
+                daemon=True,
+            )
+            for name in silos
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield exchange.endpoint("coordinator", self.key)
+        finally:
+            for endpoint in endpoints.values():
+                endpoint.close()
+            for thread in threads:
+                thread.join()

@@ -1,0 +1,250 @@
+"""The life of a job: quote, reserve, start, coordinate, settle, publish.
+
+Each step is a function of the job's record and the parties, does its work once however often it
+is called, and leaves a durable trace before the next begins. Resuming a killed job is calling the
+steps again. `flows.run` puts them on Prefect; nothing here knows of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from federation import jobs, statements
+from federation.errors import BadInput, JobFailed
+from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
+from federation.pricing import check_terms, subjects_total
+from federation.record import Job
+from federation.settings import Federation
+from federation.silo import MANIFEST_LIFE
+from federation.spec import JobSpec, digest
+from federation.version import code_version
+from privacy.ledger import Receipt
+from privacy.ledger.mirror import Mirror
+from secure.exchange.base import Endpoint
+from secure.keys import SigningKey
+
+
+class Parties(Protocol):
+    """How the coordinator reaches the silos; `Embedded` is one way."""
+
+    federation: Federation
+    key: SigningKey
+    membership: Any
+
+    def facts(self, dataset: str) -> dict[str, PartyFacts]:
+        """Public facts of the silos that hold the dataset."""
+        ...
+
+    def price(self, quote: PartyQuote, facts: PartyFacts) -> dict[str, Any]:
+        """One silo's line of a quote."""
+        ...
+
+    def what_fits(
+        self, quote: PartyQuote, facts: PartyFacts, rounds: int
+    ) -> dict[str, float | int]:
+        """What one silo still admits."""
+        ...
+
+    def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
+        """Reserve at one silo."""
+        ...
+
+    def release(self, silo: str, job: str) -> None:
+        """Release an unstarted reservation."""
+        ...
+
+    def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
+        """Start at one silo."""
+        ...
+
+    def settle(self, silo: str, job: str) -> Receipt:
+        """Settle at one silo."""
+        ...
+
+    def executed_epsilon(self, silo: str, job: str) -> float:
+        """The price of what was run at one silo."""
+        ...
+
+    def serve(self, job: str, silos: list[str]) -> AbstractContextManager[Endpoint]:
+        """Let the silos take part."""
+        ...
+
+
+def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
+    """The checked quote of every silo that holds the job's dataset."""
+    if not facts:
+        raise BadInput(
+            f"dataset: no silo holds {spec.dataset!r}", field="dataset", value=spec.dataset
+        )
+    quotes = jobs.kind(spec.kind).quote(spec, facts)
+    for silo, quote in quotes.items():
+        check_terms(quote, facts[silo])
+    return quotes
+
+
+def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
+    """Price a job at every silo, with what would fit; reads no row and changes nothing."""
+    facts = parties.facts(spec.dataset)
+    quotes = quotes_of(spec, facts)
+    lines = {silo: parties.price(q, facts[silo]) for silo, q in quotes.items()}
+    rounds = getattr(getattr(spec, "strategy", None), "rounds", 1)
+    document: dict[str, Any] = {
+        "job": spec.name,
+        "kind": spec.kind,
+        "spec": spec.digest(),
+        "silos": lines,
+        "admissible": all(line["admissible"] for line in lines.values()),
+        "fits": _least(
+            [parties.what_fits(q, facts[silo], rounds) for silo, q in quotes.items()]
+        ),
+    }
+    if any(f.dataset.subject for f in facts.values()):
+        document["subject"] = subjects_total(lines, parties.federation.silos_per_subject)
+    return document
+
+
+def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
+    """Reserve at every silo in the order of names, all or none.
+
+    A refusal gives the others back and raises `Refused` or `PolicyRefused`; the job is `refused`.
+    """
+    if job.status != "created":
+        return
+    manifest = job.document("manifest") or _manifest(job, parties)
+    receipts: dict[str, Any] = {}
+    silos = sorted(manifest["body"]["quotes"])
+    try:
+        for silo in silos:
+            receipt = parties.reserve(silo, manifest)
+            mirror.accept(receipt)
+            receipts[silo] = receipt.document()
+    except Exception as error:
+        for silo in silos:
+            parties.release(silo, job.id)
+        job.update("refused" if getattr(error, "exit_code", 1) == 3 else "failed", error=error)
+        raise
+    job.save("receipts", receipts)
+    job.update("reserved")
+
+
+def start(job: Job, parties: Parties, mirror: Mirror) -> None:
+    """Sign the go that carries all reservations, and start every silo on it."""
+    if job.status != "reserved":
+        return
+    go = job.document("go")
+    if go is None:
+        body = {
+            "kind": "go",
+            "job": job.id,
+            "manifest": digest(_document(job, "manifest")["body"]),
+            "receipts": _document(job, "receipts"),
+        }
+        go = statements.sign(body, parties.key)
+        job.save("go", go)
+    for silo in sorted(go["body"]["receipts"]):
+        mirror.accept(parties.start(silo, job.id, go))
+    job.update("started")
+
+
+def coordinate(
+    job: Job,
+    parties: Parties,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    deadline: float = 3600.0,
+) -> None:
+    """Run the rounds; goes on from the last checkpoint where there is one."""
+    if job.status != "started":
+        return
+    facts = parties.facts(job.spec.dataset)
+    quotes = quotes_of(job.spec, facts)
+    begun = time.monotonic()
+    try:
+        with parties.serve(job.id, sorted(quotes)) as endpoint:
+            outcome = jobs.kind(job.spec.kind).coordinate(
+                CoordinatorContext(
+                    job=job.id,
+                    spec=job.spec,
+                    quotes=quotes,
+                    facts=facts,
+                    endpoint=endpoint,
+                    directory=job.directory,
+                    progress=progress,
+                    deadline=deadline,
+                )
+            )
+    except JobFailed as error:
+        job.save("failure", {"message": error.message, "code": error.code})
+        job.update("stopped", error=error)
+        return
+    job.save("outcome", _outcome(outcome, time.monotonic() - begun + job.seconds_spent()))
+    job.update("coordinated")
+
+
+def settle(job: Job, parties: Parties, mirror: Mirror) -> None:
+    """Settle at every silo; what was never run comes back where the ledger allows it."""
+    if job.status not in ("coordinated", "stopped"):
+        return
+    silos = {}
+    for silo in sorted(_document(job, "receipts")):
+        receipt = parties.settle(silo, job.id)
+        mirror.accept(receipt)
+        line = _document(job, "manifest")["body"]["quotes"][silo]
+        silos[silo] = {
+            "epsilon": parties.executed_epsilon(silo, job.id),
+            "delta": line["delta"],
+            "unit": line["unit"],
+            "receipt": receipt.document(),
+        }
+    job.save("settlement", silos)
+    job.update("failed" if job.status == "stopped" else "settled")
+
+
+def _manifest(job: Job, parties: Parties) -> dict[str, Any]:
+    facts = parties.facts(job.spec.dataset)
+    quotes = quotes_of(job.spec, facts)
+    issued = datetime.now(UTC)
+    body = {
+        "kind": "manifest",
+        "federation": parties.federation.name,
+        "membership": parties.membership.version,
+        "job": job.id,
+        "spec": job.spec.model_dump(mode="json"),
+        "quotes": {silo: q.document() for silo, q in quotes.items()},
+        "code": code_version(),
+        "issued": issued.isoformat(),
+        "expires": (issued + MANIFEST_LIFE).isoformat(),
+        "nonce": secrets.token_hex(16),
+    }
+    manifest = statements.sign(body, parties.key)
+    job.save("manifest", manifest)
+    return manifest
+
+
+def _outcome(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "metrics": outcome.metrics,
+        "curve": outcome.curve,
+        "rounds": outcome.rounds,
+        "stopped_early": outcome.stopped_early,
+        "model": str(outcome.model) if outcome.model else None,
+        "seconds": seconds,
+    }
+
+
+def _document(job: Job, name: str) -> dict[str, Any]:
+    document = job.document(name)
+    assert document is not None  # written by the step before
+    return document
+
+
+def _least(fits: list[dict[str, float | int]]) -> dict[str, float | int]:
+    keys = set.intersection(*(set(fit) for fit in fits)) if fits else set()
+    return {key: min(fit[key] for fit in fits) for key in sorted(keys)}
+
+

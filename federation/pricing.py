@@ -1,0 +1,141 @@
+"""What a job costs at a silo, against every account of the source it reads.
+
+The epsilon of a quote is the tight (PLD) price of this job alone, at the account's delta. What
+decides is the account's filter: `charge` is the share of the account that the job takes and
+`remaining_epsilon` what is left after it. Both come from the event and public facts; no row is
+read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from federation.errors import BadInput
+from federation.jobs.base import PartyFacts, PartyQuote
+from privacy.errors import PrivacyError
+from privacy.events import Event, Unit
+from privacy.ledger import Ledger
+
+ROUNDS_LIMIT = 100_000
+"""Where the search for the number of rounds that fit ends."""
+
+
+def account_events(event: Event, unit: Unit, facts: PartyFacts) -> dict[str, Event]:
+    """What the event costs each account of the source, in that account's unit.
+
+    Raises `UnsupportedEvent` where an account of the source cannot price it: every account is
+    charged, or the job does not run.
+    """
+    from privacy.accounting.units import to_unit
+
+    subject = facts.dataset.subject
+    return {
+        account.id: to_unit(
+            event,
+            event_unit=unit,
+            account_unit=account.unit,
+            rows_per_subject=subject.max_rows if subject else None,
+        )
+        for account in facts.accounts
+    }
+
+
+def check_terms(quote: PartyQuote, facts: PartyFacts) -> None:
+    """Refuse a delta that does not suit the account or the number of units (`BadInput`)."""
+    units = facts.sizes.units(quote.unit)
+    if quote.delta * units >= 1:
+        raise BadInput(
+            f"silo {facts.silo}: delta {quote.delta:g} is not below 1 / {units} units; such a "
+            f"delta allows a mechanism that publishes a whole row",
+            field="privacy.delta",
+            value=quote.delta,
+            allowed=f"< {1 / units:g}",
+        )
+
+
+def epsilon(event: Event, quote: PartyQuote, facts: PartyFacts) -> float:
+    """The PLD price of `event` at the delta and relation of the account in the job's unit."""
+    from privacy.accounting import pld
+
+    account = facts.account(quote.unit)
+    assert account is not None  # the job's own quote names an account in its unit
+    return pld.epsilon(event, quote.delta, account.relation)
+
+
+def price(quote: PartyQuote, facts: PartyFacts, ledger: Ledger) -> dict[str, Any]:
+    """One silo's line of a quote, from the quote's event and the ledger's balances."""
+    accounts = {}
+    for account, event in account_events(quote.event, quote.unit, facts).items():
+        admission = ledger.would_admit(account, event)
+        accounts[account] = {
+            "admissible": admission.admissible,
+            "charge": admission.charge_share,
+            "used_after": admission.used_after,
+            "remaining_epsilon": admission.remaining_epsilon_after,
+        }
+    worst = min(accounts.values(), key=lambda line: line["remaining_epsilon"])
+    return {
+        "epsilon": epsilon(quote.event, quote, facts),
+        "delta": quote.delta,
+        "unit": quote.unit.value,
+        "charge": max(line["charge"] for line in accounts.values()),
+        "events": [quote.event.model_dump(mode="json")],
+        "remaining_epsilon": worst["remaining_epsilon"],
+        "admissible": all(line["admissible"] for line in accounts.values()),
+        "accounts": accounts,
+        "plan": dict(quote.plan),
+    }
+
+
+def what_fits(
+    quote: PartyQuote, facts: PartyFacts, ledger: Ledger, rounds: int
+) -> dict[str, float | int]:
+    """The largest epsilon at these rounds, and the most rounds at this noise, still admitted.
+
+    Searched with the filter itself (bisection to one per cent of the noise, upwards), so both
+    answers are admitted as they stand; 0 where nothing fits.
+    """
+    if quote.family is None:
+        return {}
+    sigma = float(quote.plan["noise_multiplier"])
+    family = quote.family
+
+    def admitted(at_sigma: float, at_rounds: int) -> bool:
+        try:
+            events = account_events(family(at_sigma, at_rounds), quote.unit, facts)
+        except PrivacyError:
+            return False
+        return all(ledger.would_admit(name, event).admissible for name, event in events.items())
+
+    low, high = 0, 1
+    while high < ROUNDS_LIMIT and admitted(sigma, high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if admitted(sigma, middle) else (low, middle)
+
+    floor, ceiling = 0.3, sigma
+    while ceiling < 1e6 and not admitted(ceiling, rounds):
+        floor, ceiling = ceiling, ceiling * 2
+    if not admitted(ceiling, rounds):
+        return {"epsilon": 0.0, "rounds": low}
+    while ceiling / floor > 1.01:
+        middle = (floor * ceiling) ** 0.5
+        floor, ceiling = (floor, middle) if admitted(middle, rounds) else (middle, ceiling)
+    return {"epsilon": epsilon(family(ceiling, rounds), quote, facts), "rounds": low}
+
+
+def subjects_total(
+    lines: Mapping[str, Mapping[str, Any]], silos_per_subject: int
+) -> dict[str, float | int]:
+    """What one subject can lose who is at several silos: the largest epsilons, added up.
+
+    Losses at different silos add, deltas too; a subject is in at most `silos_per_subject`.
+    """
+    largest = sorted(lines.values(), key=lambda line: -line["epsilon"])[:silos_per_subject]
+    return {
+        "epsilon": sum(line["epsilon"] for line in largest),
+        "delta": sum(line["delta"] for line in largest),
+        "silos": len(largest),
+    }

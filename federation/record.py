@@ -1,0 +1,146 @@
+"""The coordinator's record of a job: a directory of small JSON documents.
+
+Statuses, in order: created, reserved, started, coordinated, settled, completed. A refusal ends a
+job as `refused`, a stop as `stopped` and, once settled, `failed`; a person's word as `cancelled`.
+A job whose process died keeps its status and shows as `interrupted` until it is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from federation import jobs
+from federation.documents import parse
+from federation.errors import BadInput, NotFound
+from federation.home import Home
+from federation.release import write_durably
+from federation.spec import JobSpec
+
+ENDED = ("completed", "refused", "failed", "cancelled")
+
+
+class Job:
+    """One job of a home, by its id."""
+
+    def __init__(self, home: Home, id: str) -> None:
+        self.id = id
+        self.directory = home.jobs / id
+        record = self.document("job")
+        if record is None:
+            raise NotFound(
+                f"no job {id} in {home.jobs}; see tacit job list",
+                field="job",
+                value=id,
+                allowed=[path.name for path in sorted(home.jobs.glob("*"))][-5:],
+            )
+        self._record = record
+        self.spec: JobSpec = parse(record["spec"], jobs.kind(record["kind"]).Spec, "job")
+
+    @classmethod
+    def create(cls, home: Home, spec: JobSpec) -> Job:
+        """Record a new job; its id is the spec's name, the day and six random digits."""
+        now = datetime.now(UTC)
+        id = f"{spec.name}-{now:%Y%m%d}-{secrets.token_hex(3)}"
+        directory = home.jobs / id
+        directory.mkdir(parents=True)
+        record = {
+            "id": id,
+            "kind": spec.kind,
+            "name": spec.name,
+            "created": now.isoformat(),
+            "status": "created",
+            "error": None,
+            "spec": spec.model_dump(mode="json"),
+        }
+        write_durably(directory / "job.json", json.dumps(record, indent=1).encode(), 0o644)
+        spec_yaml = yaml.safe_dump(record["spec"], sort_keys=False)
+        (directory / "spec.yaml").write_text(spec_yaml)
+        return cls(home, id)
+
+    @property
+    def status(self) -> str:
+        """Where the job stands, as last written."""
+        return str(self._record["status"])
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """The public part of the error that ended the job."""
+        error: dict[str, Any] | None = self._record["error"]
+        return error
+
+    @property
+    def created(self) -> datetime:
+        """When the job was recorded, UTC."""
+        return datetime.fromisoformat(self._record["created"])
+
+    def shown_status(self) -> str:
+        """The status for people: one that nobody is working on is `interrupted`."""
+        if self.status in ENDED:
+            return self.status
+        with self._lock(wait=False) as mine:
+            return "interrupted" if mine else "running"
+
+    def update(self, status: str, error: BaseException | None = None) -> None:
+        """Write the next status durably."""
+        self._record["status"] = status
+        if error is not None:
+            self._record["error"] = {
+                "code": getattr(error, "code", "INTERNAL"),
+                "message": getattr(error, "message", type(error).__name__),
+            }
+        body = json.dumps(self._record, indent=1).encode()
+        write_durably(self.directory / "job.json", body, 0o644)
+
+    def document(self, name: str) -> dict[str, Any] | None:
+        """A document of the record, or None."""
+        try:
+            document: dict[str, Any] = json.loads((self.directory / f"{name}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        return document
+
+    def save(self, name: str, document: Any) -> None:
+        """Write a document durably."""
+        body = json.dumps(document, indent=1).encode()
+        write_durably(self.directory / f"{name}.json", body, 0o644)
+
+    def seconds_spent(self) -> float:
+        """Seconds that earlier attempts at the rounds took, as far as a checkpoint tells."""
+        progress = self.document("progress")
+        return float(progress["seconds"]) if progress else 0.0
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the job while its steps run; two processes never drive one job."""
+        with self._lock(wait=False) as mine:
+            if not mine:
+                raise BadInput(f"job {self.id} is running in another process", field="job")
+            yield
+
+    @contextlib.contextmanager
+    def _lock(self, *, wait: bool) -> Iterator[bool]:
+        descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)
+
+
+def all_jobs(home: Home) -> list[Job]:
+    """Every job of a home, oldest first."""
+    paths: list[Path] = sorted(home.jobs.glob("*/job.json"))
+    return sorted((Job(home, path.parent.name) for path in paths), key=lambda job: job.created)

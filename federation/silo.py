@@ -1,0 +1,271 @@
+"""A silo, as it is on its own host: its policy, its ledger, its keys and its rows.
+
+It obeys signed manifests of installed kinds and nothing else. Before a row is read it has checked
+the manifest, derived the quote again from the spec, asked its own policy and its own ledger, and
+seen the coordinator's go, which carries the reservations of all silos.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from federation import jobs, pricing, statements
+from federation.documents import parse
+from federation.errors import BadInput, IntegrityError, NotFound
+from federation.home import Home
+from federation.jobs.base import AccountFacts, Executed, PartyFacts, PartyQuote, SiloContext
+from federation.membership import Membership
+from federation.policy import check_job
+from federation.release import Gate, write_durably
+from federation.spec import JobSpec, digest
+from federation.version import code_version
+from privacy import events
+from privacy.ledger import Ledger, Receipt, Stop
+from secure.errors import ExchangeClosed
+from secure.exchange.base import Endpoint
+from secure.keys import SigningKey, verify
+
+if TYPE_CHECKING:
+    from federation.sources.rows import Part
+
+MANIFEST_LIFE = timedelta(minutes=10)
+SKEW = timedelta(minutes=2)
+
+
+class Silo:
+    """One silo of a federation, opened on the host that holds its home."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        self.name = name
+        self._home = home
+        self._directory = home.silo(name)
+        self._federation = home.federation()
+        self._membership = Membership.load(home)
+        self._config = home.silo_config(name)
+        self.key = SigningKey.load(self._directory / self._config.key)
+        self.ledger = Ledger.open(
+            home.ledger_url(name),
+            silo=name,
+            head=self._directory / "ledger.head",
+            signer=self.key,
+            verify=verify,
+        )
+
+    def close(self) -> None:
+        """Close the ledger's connections."""
+        self.ledger.close()
+
+    def facts(self, dataset: str) -> PartyFacts:
+        """The public facts with which a job on this dataset is priced here."""
+        if dataset not in self._federation.datasets:
+            raise BadInput(
+                f"dataset: the federation has no dataset {dataset!r}",
+                field="dataset",
+                value=dataset,
+                allowed=sorted(self._federation.datasets),
+            )
+        source = self._config.source_of(dataset)
+        return PartyFacts(
+            silo=self.name,
+            source=source,
+            dataset=self._federation.datasets[dataset],
+            sizes=self._federation.silos[self.name].sizes[dataset],
+            accounts=tuple(
+                AccountFacts(a.id, a.unit, a.relation, a.delta, a.filter)
+                for a in self.ledger.accounts()
+                if a.source == source
+            ),
+        )
+
+    def quote(self, spec: JobSpec) -> tuple[PartyFacts, PartyQuote]:
+        """Derive the quote of a job here, from the spec and this silo's public facts."""
+        facts = self.facts(spec.dataset)
+        quote = jobs.kind(spec.kind).quote(spec, {self.name: facts})[self.name]
+        pricing.check_terms(quote, facts)
+        return facts, quote
+
+    def reserve(self, manifest: dict[str, Any]) -> Receipt:
+        """Check a manifest against policy and ledger, and reserve what the job costs.
+
+        Raises `PolicyRefused`, `Refused` (budget), `BadInput` or `IntegrityError`; then nothing
+        is reserved. The same manifest again returns the same receipt.
+        """
+        body = self._read_manifest(manifest)
+        job = str(body["job"])
+        spec = _parse_spec(body["spec"])
+        check_job(self._config.policy, spec, silo=self.name)
+        facts, quote = self.quote(spec)
+        if digest(quote.document()) != digest(body["quotes"][self.name]):
+            raise IntegrityError(
+                f"silo {self.name}: the coordinator's quote is not the one derived here",
+                field="quote",
+            )
+        directory = self._job(job)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        receipt = self.ledger.reserve(
+            key=job,
+            job=job,
+            events=pricing.account_events(quote.event, quote.unit, facts),
+            refundable=quote.refundable,
+            digest=digest(body),
+            expires=datetime.fromisoformat(body["expires"]),
+        )
+        write_durably(directory / "manifest.json", json.dumps(manifest).encode())
+        return receipt
+
+    def release(self, job: str) -> None:
+        """Give a reservation back that was never started; unknown jobs are no error."""
+        if self.ledger.charge(job) is not None:
+            self.ledger.release(job)
+
+    def start(self, job: str, go: dict[str, Any]) -> Receipt:
+        """Start on the coordinator's go, durably, before any row is read.
+
+        The go must be signed and carry every silo's reservation, signed by that silo; the
+        secret of the job's samples and noise is drawn here.
+        """
+        body = statements.read(go, self._federation.coordinator, kind="go")
+        manifest = self._manifest(job)
+        if body["job"] != job or body["manifest"] != digest(manifest["body"]):
+            raise IntegrityError("the go is for another job or manifest", field="go")
+        for silo in manifest["body"]["quotes"]:
+            receipt = Receipt.read(body["receipts"].get(silo))
+            receipt.check(self._membership.key(silo), verify)
+            if receipt.job != job or receipt.kind != "reserve" or receipt.silo != silo:
+                raise IntegrityError(f"the go lacks the reservation of {silo}", field="go")
+        receipt = self.ledger.start(job, go=digest(body))
+        secret = self._job(job) / "secret"
+        if not secret.exists():
+            write_durably(secret, secrets.token_bytes(32))
+        return receipt
+
+    def participate(self, job: str, endpoint: Endpoint, *, deadline: float) -> None:
+        """Take part until the coordinator ends the job; what was run is kept for settlement.
+
+        A fault of this silo's own crosses as its code only and forfeits the charge.
+        """
+        spec = _parse_spec(self._manifest(job)["body"]["spec"])
+        facts, quote = self.quote(spec)
+        gate = Gate(
+            self.ledger, job, self._job(job) / "releases", self._config.policy.protections(spec)
+        )
+
+        def rows(part: str) -> Part:
+            from federation.sources.rows import load_part
+
+            self.ledger.mark_read(job)
+            return load_part(self._directory, self._config, facts.dataset, facts.source, part)
+
+        context = SiloContext(
+            job=job,
+            role="trainer",
+            spec=spec,
+            quote=quote,
+            facts=facts,
+            endpoint=endpoint,
+            gate=gate,
+            secret=(self._job(job) / "secret").read_bytes(),
+            rows=rows,
+            deadline=deadline,
+        )
+        try:
+            executed = jobs.kind(spec.kind).participate(context)
+        except ExchangeClosed:
+            return  # the coordinator went away: the charge stands, a resume goes on with it
+        except Exception as error:
+            self._log(job, error)
+            self._keep(job, Executed(quote.event, Stop.OWN_FAULT))
+            code = getattr(error, "code", "SILO-FAULT")
+            body: bytes = msgpack.packb(code)
+            endpoint.send("coordinator", job=job, round=0, name="fault", body=body)
+            return
+        self._keep(job, executed)
+
+    def settle(self, job: str) -> Receipt:
+        """Settle what was run, destroy the job's secret, and drop its stored releases."""
+        facts, quote = self.quote(_parse_spec(self._manifest(job)["body"]["spec"]))
+        kept = self._job(job) / "executed.json"
+        if kept.exists():
+            record = json.loads(kept.read_bytes())
+            executed = pricing.account_events(
+                events.parse(record["event"]), quote.unit, facts
+            )
+            receipt = self.ledger.settle(job, executed=executed, stop=Stop(record["stop"]))
+        else:
+            receipt = self.ledger.settle(job, executed=None, stop=Stop.OTHER_PARTY)
+        secret = self._job(job) / "secret"
+        if secret.exists():
+            with secret.open("r+b") as file:
+                file.write(os.urandom(32))
+                os.fsync(file.fileno())
+            secret.unlink()
+        for path in (self._job(job) / "releases").glob("*"):
+            path.unlink()
+        return receipt
+
+    def executed_epsilon(self, job: str) -> float:
+        """The PLD price of what the job ran here, at the account's delta."""
+        facts, quote = self.quote(_parse_spec(self._manifest(job)["body"]["spec"]))
+        kept = self._job(job) / "executed.json"
+        event = events.parse(json.loads(kept.read_bytes())["event"]) if kept.exists() else quote.event
+        return pricing.epsilon(event, quote, facts)
+
+    def _job(self, job: str) -> Path:
+        return self._directory / "jobs" / job
+
+    def _keep(self, job: str, executed: Executed) -> None:
+        record = {"event": executed.event.model_dump(mode="json"), "stop": executed.stop.value}
+        write_durably(self._job(job) / "executed.json", json.dumps(record).encode())
+
+    def _log(self, job: str, error: Exception) -> None:
+        """Write the fault where the owner can read it; it may hold row values and stays here."""
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        write_durably(self._job(job) / "fault.log", text.encode())
+
+    def _manifest(self, job: str) -> dict[str, Any]:
+        try:
+            manifest: dict[str, Any] = json.loads((self._job(job) / "manifest.json").read_bytes())
+        except FileNotFoundError:
+            raise NotFound(
+                f"silo {self.name} has no reservation of job {job}", field="job", value=job
+            ) from None
+        return manifest
+
+    def _read_manifest(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        body = statements.read(manifest, self._federation.coordinator, kind="manifest")
+        now = datetime.now(UTC)
+        issued = datetime.fromisoformat(body["issued"])
+        expires = datetime.fromisoformat(body["expires"])
+        if not (issued - SKEW <= now <= expires + SKEW and expires - issued <= MANIFEST_LIFE):
+            raise IntegrityError(
+                "the manifest is not valid now; compare the clocks of silo and coordinator",
+                field="manifest",
+                value=f"issued {body['issued']}, expires {body['expires']}",
+                allowed=f"{MANIFEST_LIFE} from issue, {SKEW} of skew",
+            )
+        if body["membership"] != self._membership.version:
+            raise IntegrityError(
+                f"the manifest names membership {body['membership']}, this silo signed "
+                f"{self._membership.version}",
+                field="membership",
+                value=body["membership"],
+                allowed=self._membership.version,
+            )
+        if body["code"] != code_version():
+            raise IntegrityError(
+                "the coordinator runs other code than this silo", field="code", value=body["code"]
+            )
+        return body
+
+
+def _parse_spec(data: dict[str, Any]) -> JobSpec:
+    return parse(data, jobs.kind(data.get("kind")).Spec, "job")
