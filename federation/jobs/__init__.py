@@ -36,3 +36,9 @@ def kind(name: Any, where: str = "job") -> JobKind:
         )
     module: ModuleType = importlib.import_module(f"{__name__}.{name}")
     return module  # type: ignore[return-value]
+
+
+def load(path: Path) -> JobSpec:
+    """Read a job's YAML; what is wrong is told by file, field, value and what is allowed."""
+    data = read_yaml(path)
+    return parse(data, kind(data.get("kind"), str(path)).Spec, str(path))

@@ -1,0 +1,227 @@
+"""`kind: train`: one model, trained by silos that keep their rows.
+
+Every round the coordinator sends the model; each silo takes `local_steps` steps of DP-SGD on its
+own rows and releases the result; the strategy aggregates. At the end, or every few rounds, each
+silo releases one noisy histogram of scores, from which all metrics come.
+
+What a silo releases is a function of noised steps and of what it was sent, so the whole job costs
+its steps and its histograms, whatever the coordinator does with the answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from federation.errors import BadInput
+from federation.jobs.base import (
+    CoordinatorContext,
+    Executed,
+    Outcome,
+    PartyFacts,
+    PartyQuote,
+    SiloContext,
+)
+from federation.spec import AggregationSpec, EvaluationSpec, JobSpec, PrivacySpec
+from federation.training.specs import ModelSpec, StrategySpec
+from privacy.events import NOTHING, All, DiscreteGaussian, Event, Gaussian, Poisson, Repeat
+from privacy.ledger import Stop
+
+if TYPE_CHECKING:
+    from federation.training.checkpoint import Checkpoint
+
+
+class Spec(JobSpec):
+    """A train job."""
+
+    kind: str = "train"
+    model: ModelSpec
+    strategy: StrategySpec
+    privacy: PrivacySpec
+    aggregation: AggregationSpec = AggregationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @property
+    def evaluations(self) -> int:
+        """How many times the job evaluates, if it is not stopped early."""
+        if self.evaluation.release == "none":
+            return 0
+        if self.evaluation.every is None:
+            return 1
+        return -(-self.strategy.rounds // self.evaluation.every)
+
+
+def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
+    """Price the job at every silo and fix each silo's noise.
+
+    The sampling rate is batch size over the declared training size, at most 1. With an epsilon
+    the noise is calibrated, per silo, so that training and evaluation together cost it.
+    """
+    return {silo: _party_quote(spec, party) for silo, party in facts.items()}
+
+
+def coordinate(context: CoordinatorContext) -> Outcome:
+    """Drive the rounds from the last checkpoint, evaluate, and write the model."""
+    from federation.training.checkpoint import Checkpoint
+    from federation.training.rounds import evaluate
+
+    spec: Spec = context.spec
+    checkpoint = Checkpoint.load_or_start(context)
+    begun = time.monotonic()
+    total = spec.strategy.rounds
+    context.progress(checkpoint.round, total)
+    while checkpoint.round < total and not checkpoint.patience_over(spec.evaluation.patience):
+        answers = context.ask("update", checkpoint.round, checkpoint.global_bytes())
+        checkpoint.aggregate(answers, context)
+        due = spec.evaluation.every and checkpoint.round % spec.evaluation.every == 0
+        if due and checkpoint.round < total and spec.evaluation.release != "none":
+            checkpoint.evaluated(evaluate(context, checkpoint))
+        checkpoint.save(context.directory, seconds=time.monotonic() - begun)
+        context.progress(checkpoint.round, total)
+    if spec.evaluation.release != "none" and not checkpoint.is_evaluated():
+        checkpoint.evaluated(evaluate(context, checkpoint))
+        checkpoint.save(context.directory, seconds=time.monotonic() - begun)
+    context.tell("finish", checkpoint.round)
+    return Outcome(
+        metrics=checkpoint.metrics(),
+        curve=checkpoint.curve,
+        rounds=checkpoint.round,
+        stopped_early=checkpoint.round < total,
+        model=checkpoint.write_model(context.directory / "model"),
+    )
+
+
+def participate(context: SiloContext) -> Executed:
+    """Answer the coordinator's requests until it says finish."""
+    from federation.training.trainer import Trainer
+
+    spec: Spec = context.spec
+    trainer = Trainer(context)
+    protected = "unprotected" if spec.privacy.none else "dp"
+    measured = {"dp": "dp", "exact": "unprotected"}.get(spec.evaluation.release, "dp")
+    while True:
+        message = context.endpoint.receive(deadline=context.deadline)
+        header = message.header
+        if header.job != context.job or header.sender != "coordinator":
+            continue
+        if header.name == "finish":
+            break
+        request = msgpack.packb([header.name, header.round, message.body])
+        if header.name == "update":
+            body = context.gate.release(
+                "update",
+                header.round,
+                request=request,
+                protection=protected,
+                event=_round_event(spec, context.quote),
+                produce=lambda h=header, m=message, r=request: trainer.train(h.round, m.body, r),
+            )
+        elif header.name == "evaluate":
+            body = context.gate.release(
+                "evaluate",
+                header.round,
+                request=request,
+                protection=measured,
+                event=_evaluation_event(context.quote),
+                produce=lambda h=header, m=message, r=request: trainer.evaluate(h.round, m.body, r),
+            )
+        else:
+            raise BadInput(f"no request {header.name!r} in a train job", field="name")
+        context.endpoint.send(
+            "coordinator", job=context.job, round=header.round, name=header.name, body=body
+        )
+    rounds, evaluations = context.gate.released("update"), context.gate.released("evaluate")
+    if rounds == spec.strategy.rounds:
+        return Executed(context.quote.event, Stop.COMPLETED)
+    if spec.evaluation.release == "exact":
+        return Executed(context.quote.event, Stop.OWN_FAULT)  # an unpriced number decided the stop
+    assert context.quote.family is not None or spec.privacy.none
+    return Executed(_executed(spec, context.quote, rounds, evaluations), Stop.RELEASED_RESULT)
+
+
+def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
+    unit = spec.privacy.unit
+    account = party.account(unit)
+    if account is None:
+        units = [a.unit.value for a in party.accounts]
+        raise BadInput(
+            f"privacy.unit: silo {party.silo} keeps no account of source {party.source} per "
+            f"{unit.value}; it has: {', '.join(units) or 'none'}",
+            field="privacy.unit",
+            value=unit.value,
+            allowed=units,
+        )
+    delta = spec.privacy.delta if spec.privacy.delta is not None else account.delta
+    if delta != account.delta:
+        raise BadInput(
+            f"privacy.delta: {delta:g} is not the delta of silo {party.silo}'s account, "
+            f"{account.delta:g}; leave it out or give that one",
+            field="privacy.delta",
+            value=delta,
+            allowed=account.delta,
+        )
+    rate = min(1.0, spec.strategy.batch_size / party.sizes.units(unit))
+    plan: dict[str, Any] = {
+        "rate": rate,
+        "clip": spec.privacy.clip,
+        "denominator": rate * party.sizes.units(unit),
+        "local_steps": spec.strategy.local_steps,
+        "evaluations": spec.evaluations if spec.evaluation.release == "dp" else 0,
+    }
+    if spec.privacy.none:
+        plan |= {"noise_multiplier": 0.0, "evaluation_noise": 0.0, "evaluations": 0}
+        return PartyQuote(party.silo, unit, delta, NOTHING, plan, refundable=True)
+
+    from federation.training.noise import calibrated
+
+    sigma, evaluation = calibrated(spec, party, account, plan)
+    plan |= {"noise_multiplier": sigma, "evaluation_noise": evaluation}
+    ratio = evaluation / sigma
+
+    def family(at_sigma: float, rounds: int) -> Event:
+        return job_event(plan, at_sigma, at_sigma * ratio, rounds, plan["evaluations"])
+
+    return PartyQuote(
+        party.silo,
+        unit,
+        delta,
+        family(sigma, spec.strategy.rounds),
+        plan,
+        refundable=True,
+        family=family,
+    )
+
+
+def job_event(
+    plan: Mapping[str, Any], sigma: float, evaluation: float, rounds: int, evaluations: int
+) -> Event:
+    """The event of a train job: its noised steps and its noisy histograms.
+
+    `sigma` is the noise multiplier of a step, `evaluation` that of a histogram, in counts.
+    """
+    step: Event = Gaussian(sigma=sigma)
+    if plan["rate"] < 1.0:
+        step = Poisson(rate=plan["rate"], of=step)
+    parts: list[Event] = [Repeat(times=rounds * plan["local_steps"], of=step)]
+    if evaluations:
+        parts.append(Repeat(times=evaluations, of=DiscreteGaussian(sigma=evaluation)))
+    return All(of=tuple(parts))
+
+
+def _executed(spec: Spec, quote: PartyQuote, rounds: int, evaluations: int) -> Event:
+    if spec.privacy.none:
+        return NOTHING
+    plan = quote.plan
+    return job_event(plan, plan["noise_multiplier"], plan["evaluation_noise"], rounds, evaluations)
+
+
+def _round_event(spec: Spec, quote: PartyQuote) -> Event | None:
+    return None if spec.privacy.none else _executed(spec, quote, 1, 0)
+
+
+def _evaluation_event(quote: PartyQuote) -> Event | None:
+    noise = quote.plan["evaluation_noise"]
+    return DiscreteGaussian(sigma=noise) if noise else None

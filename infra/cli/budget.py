@@ -1,0 +1,157 @@
+"""`tacit budget ...` and `tacit price`: what is allowed, spent and left, and what events cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.reporting import HomeOption, Json, find_home, reporting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SiloOption = Annotated[str | None, typer.Option("--silo", help="Only this silo.")]
+
+
+def show(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -> None:
+    """Show every account: what it allows, what is spent, what is left."""
+    with reporting(json) as out:
+        from federation.books import account_lines, opened
+
+        with opened(find_home(home), silo) as ledgers:
+            lines = [
+                line for name, ledger in ledgers.items() for line in account_lines(name, ledger)
+            ]
+        out.result({"accounts": lines}, lambda screen: show_accounts(lines, screen))
+
+
+def history(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -> None:
+    """Show the charges behind the balances, oldest first."""
+    with reporting(json) as out:
+        from federation.books import opened, spend_lines
+
+        with opened(find_home(home), silo) as ledgers:
+            lines = [line for name, ledger in ledgers.items() for line in spend_lines(name, ledger)]
+        out.result({"spends": lines}, lambda screen: _show_rows(lines, screen))
+
+
+def forecast(
+    spec: Annotated[
+        Path | None, typer.Argument(help="How many more jobs like this one fit?")
+    ] = None,
+    silo: SiloOption = None,
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """Tell when each account is spent at this month's rate, and how many more jobs fit."""
+    with reporting(json) as out:
+        from federation.books import forecast_lines
+        from federation.jobs import load
+
+        lines = forecast_lines(find_home(home), silo, load(spec) if spec else None)
+        out.result({"accounts": lines}, lambda screen: _show_rows(lines, screen))
+
+
+def set_(
+    account: Annotated[str, typer.Argument(help="SILO/SOURCE/UNIT, as budget show prints it.")],
+    epsilon: Annotated[float, typer.Option(help="The new capacity.")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the ledger for good.")],
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """Change an account's capacity by a signed entry; the claim is the largest ever set."""
+    with reporting(json) as out:
+        from federation.books import account_lines, opened
+        from federation.errors import BadInput
+
+        silo, _, name = account.partition("/")
+        if not name:
+            raise BadInput(
+                f"account {account!r} is not SILO/SOURCE/UNIT", field="account", value=account
+            )
+        with opened(find_home(home), silo) as ledgers:
+            ledgers[silo].set_capacity(name, epsilon, reason)
+            lines = [x for x in account_lines(silo, ledgers[silo]) if x["account"] == account]
+        out.result({"accounts": lines}, lambda screen: show_accounts(lines, screen))
+
+
+def price(
+    event: Annotated[Path, typer.Argument(help="An event tree as JSON.", show_default=False)],
+    delta: Annotated[float, typer.Option(help="Price at this delta.")],
+    relation: Annotated[str | None, typer.Option(help="add_remove or replace.")] = None,
+    json: Json = False,
+) -> None:
+    """Price any event tree by every accountant that supports it."""
+    with reporting(json) as out:
+        from federation.documents import read_json
+        from privacy import events
+        from privacy.accounting import registry
+
+        if not 0 < delta < 1:
+            from federation.errors import BadInput
+
+            raise BadInput(
+                f"delta: {delta:g} is not between 0 and 1", field="delta", value=delta
+            )
+        related = events.Relation(relation) if relation else None
+        prices = registry.price(events.parse(read_json(event)), delta, related)
+        out.result(prices, lambda screen: _show_prices(prices, screen))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    group = typer.Typer(help="What is allowed, spent and left.", no_args_is_help=True)
+    group.command()(show)
+    group.command()(history)
+    group.command()(forecast)
+    group.command("set")(set_)
+    app.add_typer(group, name="budget")
+    app.command()(price)
+
+
+def show_accounts(lines: list[dict[str, Any]], screen: Console) -> None:
+    """Accounts for people, one line each."""
+    from rich.table import Table
+
+    table = Table(title="Privacy budgets", title_justify="left")
+    for column in ("silo", "source", "protects", "allows", "spent", "left", "used", "status"):
+        right = column in ("allows", "spent", "left", "used")
+        table.add_column(column, justify="right" if right else "left")
+    for line in lines:
+        table.add_row(
+            line["silo"],
+            line["source"],
+            f"one {line['unit']}",
+            f"{line['capacity']['epsilon']:.2f}",
+            f"{line['spent']['epsilon']:.2f}",
+            f"{line['remaining']['epsilon']:.2f}",
+            f"{line['used']:.1%}",
+            line["status"],
+        )
+    screen.print(table)
+    screen.print(
+        "Epsilons at each account's delta, by its filter. The claim to others is what the "
+        "account allows, however little is spent.",
+        style="dim",
+    )
+
+
+def _show_prices(prices: dict[str, float], screen: Console) -> None:
+    for name, value in prices.items():
+        screen.print(f"{name:>6}  epsilon {value:.6f}")
+
+
+def _show_rows(rows: list[dict[str, Any]], screen: Console) -> None:
+    from rich.table import Table
+
+    if not rows:
+        screen.print("Nothing yet.")
+        return
+    table = Table()
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    screen.print(table)

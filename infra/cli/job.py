@@ -1,0 +1,211 @@
+"""`tacit quote`, `tacit run`, and `tacit job ...`: price a job, run it, look at it, resume it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.reporting import HomeOption, Json, find_home, reporting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SpecArgument = Annotated[Path, typer.Argument(help="The job's YAML.", show_default=False)]
+IdArgument = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
+
+
+def quote(spec: SpecArgument, home: HomeOption = None, json: Json = False) -> None:
+    """Price a job at every silo. Costs nothing and reads no row."""
+    with reporting(json) as out:
+        from federation import lifecycle
+        from federation.embedded import Embedded
+        from federation.jobs import load
+
+        where = find_home(home)
+        loaded = load(spec)
+        with Embedded(where) as parties:
+            document = lifecycle.quote(loaded, parties)
+        out.result(document, lambda screen: show_quote(document, screen))
+
+
+def run(spec: SpecArgument, home: HomeOption = None, json: Json = False) -> None:
+    """Run a job here, on the embedded stack."""
+    with reporting(json) as out:
+        from federation.jobs import load
+        from federation.record import Job
+        from infra.running import drive
+
+        where = find_home(home)
+        loaded = load(spec)
+        result = drive(where, lambda: Job.create(where, loaded), quiet=json)
+        out.result(result, lambda screen: show_result(result, screen))
+        raise typer.Exit(0 if result["status"] == "completed" else 1)
+
+
+def resume(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
+    """Go on with a job whose process died: same charge, same releases, no new noise."""
+    with reporting(json) as out:
+        from federation.record import Job
+        from infra.running import drive
+
+        where = find_home(home)
+        result = drive(where, lambda: Job(where, id), quiet=json)
+        out.result(result, lambda screen: show_result(result, screen))
+        raise typer.Exit(0 if result["status"] == "completed" else 1)
+
+
+def list_(home: HomeOption = None, json: Json = False) -> None:
+    """List the jobs of this federation, oldest first."""
+    with reporting(json) as out:
+        from federation.record import all_jobs
+
+        rows = [
+            {
+                "job_id": job.id,
+                "kind": job.spec.kind,
+                "status": job.shown_status(),
+                "created": job.created.isoformat(timespec="seconds"),
+            }
+            for job in all_jobs(find_home(home))
+        ]
+        out.result({"jobs": rows}, lambda screen: _show_rows(rows, screen))
+
+
+def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
+    """Show one job: its status, its spec, what it cost and what it gave."""
+    with reporting(json) as out:
+        from federation.record import Job
+        from federation.report import result_of
+
+        job = Job(find_home(home), id)
+        document = result_of(job) | {
+            "status": job.shown_status(),
+            "error": job.error,
+            "spec": job.spec.model_dump(mode="json"),
+        }
+        out.result(document, lambda screen: show_result(document, screen))
+
+
+def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
+    """Cancel an interrupted job; what it reserved and never started comes back."""
+    with reporting(json) as out:
+        from federation import lifecycle
+        from federation.embedded import Embedded
+        from federation.record import Job
+        from privacy.ledger.mirror import Mirror
+
+        where = find_home(home)
+        job = Job(where, id)
+        with (
+            job.working(),
+            Embedded(where) as parties,
+            Mirror.open(where.mirror_url()) as mirror,
+        ):
+            lifecycle.cancel(job, parties, mirror)
+        document = {"job_id": job.id, "status": job.status}
+        out.result(document, lambda screen: screen.print(f"{job.id} is {job.status}"))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(quote)
+    app.command()(run)
+    group = typer.Typer(help="Look at jobs, resume or cancel them.", no_args_is_help=True)
+    group.command("list")(list_)
+    group.command()(show)
+    group.command()(resume)
+    group.command()(cancel)
+    app.add_typer(group, name="job")
+
+
+def show_quote(document: dict[str, Any], screen: Console) -> None:
+    """A quote for people: a line per silo, then whether it fits."""
+    from rich.table import Table
+
+    table = Table(title=f"Quote of {document['job']} ({document['kind']})", title_justify="left")
+    for column in ("silo", "protects", "epsilon", "delta", "of account", "left after", "fits"):
+        table.add_column(column, justify="left" if column in ("silo", "protects") else "right")
+    for silo, line in document["silos"].items():
+        table.add_row(
+            silo,
+            f"one {line['unit']}",
+            f"{line['epsilon']:.3f}",
+            f"{line['delta']:.0e}",
+            f"{line['charge']:.1%}",
+            f"{line['remaining_epsilon']:.2f}",
+            "yes" if line["admissible"] else "no",
+        )
+    screen.print(table)
+    if "subject" in document:
+        total = document["subject"]
+        screen.print(
+            f"A subject at {total['silos']} silos loses at most epsilon {total['epsilon']:.3f} "
+            f"at delta {total['delta']:.0e}."
+        )
+    if not document["admissible"]:
+        screen.print(f"Does not fit. {fits_text(document['fits'])}")
+
+
+def fits_text(fits: dict[str, float | int]) -> str:
+    """What would fit, in words."""
+    if not fits:
+        return "Nothing of this kind fits."
+    return (
+        f"What would fit at every silo: epsilon {fits['epsilon']:.2f} with these rounds, or "
+        f"{fits['rounds']} rounds with this noise."
+    )
+
+
+def show_result(document: dict[str, Any], screen: Console) -> None:
+    """A job's result for people: spends, metrics, and where the files are."""
+    from rich.table import Table
+
+    screen.print(f"Job {document['job_id']} is {document['status']}.")
+    if document.get("error"):
+        screen.print(f"{document['error']['code']} {document['error']['message']}", markup=False)
+    if document["silos"]:
+        table = Table(title="What it cost", title_justify="left")
+        for column in ("silo", "spent epsilon", "delta", "left epsilon", "account used"):
+            table.add_column(column, justify="left" if column == "silo" else "right")
+        for silo, line in document["silos"].items():
+            table.add_row(
+                silo,
+                f"{line['epsilon']:.3f}",
+                f"{line['delta']:.0e}",
+                f"{line['remaining_epsilon']:.2f}",
+                f"{line['used']:.1%}",
+            )
+        screen.print(table)
+    numbers = {k: v for k, v in document["metrics"].items() if isinstance(v, float)}
+    if numbers:
+        intervals = document["metrics"].get("intervals", {})
+        table = Table(title="Released test metrics, all silos", title_justify="left")
+        for column in ("metric", "value", "95 % interval"):
+            table.add_column(column, justify="left" if column == "metric" else "right")
+        for name, value in numbers.items():
+            low_high = intervals.get(name)
+            span = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
+            table.add_row(name.replace("_", " "), f"{value:.3f}", span)
+        screen.print(table)
+    if document.get("report"):
+        screen.print(f"Report  {document['report']}", soft_wrap=True)
+    if document.get("model"):
+        screen.print(f"Model   {document['model']}", soft_wrap=True)
+
+
+def _show_rows(rows: list[dict[str, Any]], screen: Console) -> None:
+    from rich.table import Table
+
+    if not rows:
+        screen.print("No jobs yet. tacit run JOB.yaml makes the first.")
+        return
+    table = Table()
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row.values())
+    screen.print(table)
+
+

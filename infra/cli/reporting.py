@@ -1,0 +1,114 @@
+"""How a command speaks: one JSON document or text for people, and errors as exit codes.
+
+Results go to stdout; progress, logs and errors to stderr. With `--json` an error is one JSON
+document on stdout, `{error: {code, message, field, value, allowed}}`. Exit codes: 0 done, 2 bad
+input, 3 refused by budget or policy, 4 integrity failure, 5 something needed is not there, 1
+anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from federation.home import Home
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="The federation's directory; else TACIT_HOME, the nearest federation.yaml, ./.tacit.",
+        show_default=False,
+    ),
+]
+
+
+class Output:
+    """Where a command puts its result."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def result(self, document: Any, text: Callable[[Console], None]) -> None:
+        """Print the document, or let `text` write it for people."""
+        if self.as_json:
+            print(json.dumps(document, indent=2, default=str))
+        else:
+            text(console())
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console; 100 columns where the output is not a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 100)
+
+
+@contextmanager
+def reporting(as_json: bool) -> Iterator[Output]:
+    """Run a command's work; every error becomes a message and an exit code."""
+    try:
+        yield Output(as_json)
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        fail({"code": "INTERRUPTED", "message": "interrupted; tacit job resume goes on"}, as_json)
+        raise typer.Exit(130) from None
+    except ModuleNotFoundError as error:
+        extra = {"sklearn": "examples", "streamlit": "dashboard", "psycopg": "postgres"}
+        name = (error.name or "").split(".")[0]
+        hint = f"; pip install 'tacit[{extra[name]}]'" if name in extra else ""
+        message = f"{name} is not installed{hint}"
+        fail({"code": "MISSING", "message": message, "value": name}, as_json)
+        raise typer.Exit(5) from None
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "message"):
+            fail(described(error), as_json)
+            raise typer.Exit(error.exit_code) from None
+        if os.environ.get("TACIT_DEBUG"):
+            raise
+        message = f"internal error {type(error).__name__}; TACIT_DEBUG=1 shows where"
+        fail({"code": "INTERNAL", "message": message}, as_json)
+        raise typer.Exit(1) from None
+
+
+def described(error: Any) -> dict[str, Any]:
+    """The public parts of one of our errors."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "field": error.field,
+        "value": error.value,
+        "allowed": error.allowed,
+    }
+
+
+def fail(error: dict[str, Any], as_json: bool) -> None:
+    """Print an error where the caller looks for it."""
+    full = {"code": None, "message": None, "field": None, "value": None, "allowed": None} | error
+    if as_json:
+        print(json.dumps({"error": full}, indent=2, default=str))
+    else:
+        from rich.markup import escape
+
+        out = console(stderr=True)
+        out.print(f"[bold red]{full['code']}[/] {escape(str(full['message']))}")
+
+
+def find_home(explicit: Path | None) -> Home:
+    """The home that a command works on."""
+    from federation.home import Home
+
+    return Home.find(explicit)
