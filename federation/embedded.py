@@ -17,6 +17,7 @@ from federation.jobs.base import PartyFacts, PartyQuote
 from federation.membership import Membership
 from federation.pricing import price, what_fits
 from federation.silo import Silo
+from privacy.events import Unit
 from privacy.ledger import Receipt
 from secure.exchange.base import Endpoint
 from secure.exchange.memory import MemoryExchange
@@ -34,7 +35,7 @@ class Embedded:
         self.federation = home.federation()
         self.membership = Membership.load(home)
         self.membership.check(home)
-        self.key = SigningKey.load(home.coordinator / "key")
+        self.key = SigningKey.load(home.coordinator_key)
         self._silos: dict[str, Silo] = {}
         try:
             for name in sorted(self.federation.silos):
@@ -76,6 +77,18 @@ class Embedded:
     ) -> dict[str, float | int]:
         """The largest epsilon and number of rounds that this silo still admits."""
         return what_fits(quote, facts, self._silos[quote.silo].ledger, rounds)
+
+    def balance(self, silo: str, dataset: str, unit: Unit) -> dict[str, Any]:
+        """What the account that a job names allows and has left at one silo."""
+        party = self._silos[silo]
+        account = party.ledger.account(party.facts(dataset).source, unit)
+        return {
+            "remaining_epsilon": account.remaining_epsilon,
+            "used": account.used,
+            "unprotected": account.unprotected,
+            "claim_epsilon": account.largest_capacity_epsilon,
+            "delta": account.delta,
+        }
 
     def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
         """Ask one silo to reserve."""

@@ -18,11 +18,12 @@ from federation import jobs, statements
 from federation.errors import BadInput, JobFailed
 from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
 from federation.pricing import check_terms, subjects_total
-from federation.record import Job
+from federation.record import ENDED, Job
 from federation.settings import Federation
 from federation.silo import MANIFEST_LIFE
 from federation.spec import JobSpec, digest
 from federation.version import code_version
+from privacy.events import Unit
 from privacy.ledger import Receipt
 from privacy.ledger.mirror import Mirror
 from secure.exchange.base import Endpoint
@@ -48,6 +49,10 @@ class Parties(Protocol):
         self, quote: PartyQuote, facts: PartyFacts, rounds: int
     ) -> dict[str, float | int]:
         """What one silo still admits."""
+        ...
+
+    def balance(self, silo: str, dataset: str, unit: Unit) -> dict[str, Any]:
+        """What the account that a job names allows and has left at one silo."""
         ...
 
     def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
@@ -104,7 +109,7 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
         ),
     }
     if any(f.dataset.subject for f in facts.values()):
-        document["subject"] = subjects_total(lines, parties.federation.silos_per_subject)
+        document["subject"] = subjects_total(lines, parties.federation.max_silos_per_subject or len(facts))
     return document
 
 
@@ -116,6 +121,8 @@ def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
     if job.status != "created":
         return
     manifest = job.document("manifest") or _manifest(job, parties)
+    if job.document("balances") is None:
+        job.save("balances", {s: {"before": b} for s, b in _balances(job, parties).items()})
     receipts: dict[str, Any] = {}
     silos = sorted(manifest["body"]["quotes"])
     try:
@@ -202,7 +209,36 @@ def settle(job: Job, parties: Parties, mirror: Mirror) -> None:
             "receipt": receipt.document(),
         }
     job.save("settlement", silos)
+    before = _document(job, "balances")
+    after = _balances(job, parties)
+    job.save("balances", {silo: before[silo] | {"after": after[silo]} for silo in after})
     job.update("failed" if job.status == "stopped" else "settled")
+
+
+def cancel(job: Job, parties: Parties, mirror: Mirror) -> None:
+    """End a job that nobody is working on, by a person's word.
+
+    What was reserved and never started comes back; what was started is settled, and only rounds
+    never begun come back.
+    """
+    if job.status in ENDED:
+        raise BadInput(f"job {job.id} is already {job.status}", field="job", value=job.status)
+    manifest = job.document("manifest")
+    if job.status in ("created", "reserved"):
+        for silo in sorted(manifest["body"]["quotes"]) if manifest else []:
+            parties.release(silo, job.id)
+    elif job.status in ("started", "stopped"):
+        for silo in sorted(_document(job, "receipts")):
+            mirror.accept(parties.settle(silo, job.id))
+    job.update("cancelled")
+
+
+def _balances(job: Job, parties: Parties) -> dict[str, dict[str, Any]]:
+    quotes = _document(job, "manifest")["body"]["quotes"]
+    return {
+        silo: parties.balance(silo, job.spec.dataset, Unit(line["unit"]))
+        for silo, line in quotes.items()
+    }
 
 
 def _manifest(job: Job, parties: Parties) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from federation import jobs, pricing, statements
+from federation import jobs, policy, pricing, statements
 from federation.documents import parse
-from federation.errors import BadInput, IntegrityError, NotFound
+from federation.errors import IntegrityError, NotFound
 from federation.home import Home
 from federation.jobs.base import AccountFacts, Executed, PartyFacts, PartyQuote, SiloContext
 from federation.membership import Membership
-from federation.policy import check_job
 from federation.release import Gate, write_durably
 from federation.spec import JobSpec, digest
 from federation.version import code_version
@@ -45,15 +44,15 @@ class Silo:
     def __init__(self, home: Home, name: str) -> None:
         self.name = name
         self._home = home
-        self._directory = home.silo(name)
+        self._paths = home.silo(name)
         self._federation = home.federation()
         self._membership = Membership.load(home)
         self._config = home.silo_config(name)
-        self.key = SigningKey.load(self._directory / self._config.key)
+        self.key = SigningKey.load(self._config.key)
         self.ledger = Ledger.open(
-            home.ledger_url(name),
+            self._config.ledger_url,
             silo=name,
-            head=self._directory / "ledger.head",
+            head=self._paths.head,
             signer=self.key,
             verify=verify,
         )
@@ -64,18 +63,12 @@ class Silo:
 
     def facts(self, dataset: str) -> PartyFacts:
         """The public facts with which a job on this dataset is priced here."""
-        if dataset not in self._federation.datasets:
-            raise BadInput(
-                f"dataset: the federation has no dataset {dataset!r}",
-                field="dataset",
-                value=dataset,
-                allowed=sorted(self._federation.datasets),
-            )
+        schema = self._federation.dataset(dataset)
         source = self._config.source_of(dataset)
         return PartyFacts(
             silo=self.name,
             source=source,
-            dataset=self._federation.datasets[dataset],
+            dataset=schema,
             sizes=self._federation.silos[self.name].sizes[dataset],
             accounts=tuple(
                 AccountFacts(a.id, a.unit, a.relation, a.delta, a.filter)
@@ -100,7 +93,13 @@ class Silo:
         body = self._read_manifest(manifest)
         job = str(body["job"])
         spec = _parse_spec(body["spec"])
-        check_job(self._config.policy, spec, silo=self.name)
+        policy.check(
+            self._config.policy,
+            silo=self.name,
+            kind=spec.kind,
+            no_privacy=spec.no_privacy,
+            exact_evaluation=spec.exact_evaluation,
+        )
         facts, quote = self.quote(spec)
         if digest(quote.document()) != digest(body["quotes"][self.name]):
             raise IntegrityError(
@@ -153,15 +152,18 @@ class Silo:
         """
         spec = _parse_spec(self._manifest(job)["body"]["spec"])
         facts, quote = self.quote(spec)
-        gate = Gate(
-            self.ledger, job, self._job(job) / "releases", self._config.policy.protections(spec)
+        allowed = policy.protections(
+            self._config.policy,
+            no_privacy=spec.no_privacy,
+            exact_evaluation=spec.exact_evaluation,
         )
+        gate = Gate(self.ledger, job, self._paths.releases / job, allowed)
 
         def rows(part: str) -> Part:
             from federation.sources.rows import load_part
 
             self.ledger.mark_read(job)
-            return load_part(self._directory, self._config, facts.dataset, facts.source, part)
+            return load_part(self._config, facts.dataset, part)
 
         context = SiloContext(
             job=job,
@@ -206,7 +208,7 @@ class Silo:
                 file.write(os.urandom(32))
                 os.fsync(file.fileno())
             secret.unlink()
-        for path in (self._job(job) / "releases").glob("*"):
+        for path in (self._paths.releases / job).glob("*"):
             path.unlink()
         return receipt
 
@@ -218,7 +220,7 @@ class Silo:
         return pricing.epsilon(event, quote, facts)
 
     def _job(self, job: str) -> Path:
-        return self._directory / "jobs" / job
+        return self._paths.jobs / job
 
     def _keep(self, job: str, executed: Executed) -> None:
         record = {"event": executed.event.model_dump(mode="json"), "stop": executed.stop.value}

@@ -91,6 +91,16 @@ class JobSpec(Block):
     dataset: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 
+    @property
+    def no_privacy(self) -> bool:
+        """Whether the job releases something of its rows without noise."""
+        return False
+
+    @property
+    def exact_evaluation(self) -> bool:
+        """Whether the job releases exact counts of its test rows."""
+        return False
+
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the spec, defaults filled in."""
         return digest(self.model_dump(mode="json"))

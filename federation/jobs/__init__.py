@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from federation.documents import parse, read_yaml
 from federation.errors import BadInput
 from federation.jobs.base import JobKind
+from federation.spec import JobSpec
 
 
 def kinds() -> list[str]:
@@ -41,4 +44,5 @@ def kind(name: Any, where: str = "job") -> JobKind:
 def load(path: Path) -> JobSpec:
     """Read a job's YAML; what is wrong is told by file, field, value and what is allowed."""
     data = read_yaml(path)
-    return parse(data, kind(data.get("kind"), str(path)).Spec, str(path))
+    name = data.get("kind") if isinstance(data, dict) else None
+    return parse(data, kind(name, str(path)).Spec, str(path))

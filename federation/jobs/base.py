@@ -14,7 +14,7 @@ from federation.schema import Dataset
 from federation.settings import Sizes
 from federation.spec import JobSpec
 from privacy.events import Event, Relation, Unit
-from privacy.ledger.operations import Stop
+from privacy.ledger import Stop
 from secure.errors import ExchangeTimeout
 from secure.exchange.base import Endpoint
 

@@ -45,6 +45,16 @@ class Spec(JobSpec):
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
+    def no_privacy(self) -> bool:
+        """Whether training runs without noise."""
+        return self.privacy.none is not None
+
+    @property
+    def exact_evaluation(self) -> bool:
+        """Whether exact counts of test rows leave."""
+        return self.evaluation.release == "exact"
+
+    @property
     def evaluations(self) -> int:
         """How many times the job evaluates, if it is not stopped early."""
         if self.evaluation.release == "none":

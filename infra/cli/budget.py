@@ -85,7 +85,7 @@ def price(
 ) -> None:
     """Price any event tree by every accountant that supports it."""
     with reporting(json) as out:
-        from federation.documents import read_json
+        from federation.documents import read_yaml
         from privacy import events
         from privacy.accounting import registry
 
@@ -96,7 +96,7 @@ def price(
                 f"delta: {delta:g} is not between 0 and 1", field="delta", value=delta
             )
         related = events.Relation(relation) if relation else None
-        prices = registry.price(events.parse(read_json(event)), delta, related)
+        prices = registry.price(events.parse(read_yaml(event)), delta, related)
         out.result(prices, lambda screen: _show_prices(prices, screen))
 
 

@@ -60,7 +60,7 @@ def init(
             )
         federation = home.federation()
         document = {
-            "home": str(home.path),
+            "home": str(home.root),
             "federation": federation.name,
             "datasets": sorted(federation.datasets),
             "silos": sorted(federation.silos),
@@ -69,7 +69,7 @@ def init(
         out.result(
             document,
             lambda screen: screen.print(
-                f"{home.path} holds a federation of {len(federation.silos)} silos "
+                f"{home.root} holds a federation of {len(federation.silos)} silos "
                 f"({', '.join(sorted(federation.silos))}); each account allows epsilon "
                 f"{epsilon:g} at delta {delta:g}.",
                 soft_wrap=True,

@@ -101,7 +101,7 @@ def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
         with (
             job.working(),
             Embedded(where) as parties,
-            Mirror.open(where.mirror_url()) as mirror,
+            Mirror.open(f"sqlite:///{where.mirror}") as mirror,
         ):
             lifecycle.cancel(job, parties, mirror)
         document = {"job_id": job.id, "status": job.status}

@@ -1,0 +1,155 @@
+"""The books of a home as plain lines: what `tacit budget` and `tacit ledger` show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from federation.errors import BadInput, NotFound
+from federation.home import Home
+from federation.spec import JobSpec
+from privacy.ledger import Ledger
+from privacy.ledger.mirror import Mirror
+from secure.keys import SigningKey, verify
+
+
+def open_ledger(home: Home, silo: str) -> Ledger:
+    """Open the ledger of one silo with its own key."""
+    config = home.silo_config(silo)
+    return Ledger.open(
+        config.ledger_url,
+        silo=silo,
+        head=home.silo(silo).head,
+        signer=SigningKey.load(config.key),
+        verify=verify,
+    )
+
+
+@contextmanager
+def opened(home: Home, silo: str | None) -> Iterator[dict[str, Ledger]]:
+    """Open the ledgers of all silos here, or of one."""
+    names = list(home.silo_names())
+    if silo is not None:
+        if silo not in names:
+            raise NotFound(f"silo {silo!r} is not here", field="silo", value=silo, allowed=names)
+        names = [silo]
+    with ExitStack() as stack:
+        ledgers = {}
+        for name in names:
+            ledger = ledgers[name] = open_ledger(home, name)
+            stack.callback(ledger.close)
+        yield ledgers
+
+
+def account_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
+    """Every account of a silo as one plain line."""
+    return [
+        {
+            "account": f"{silo}/{a.id}",
+            "silo": silo,
+            "source": a.source,
+            "unit": a.unit.value,
+            "relation": a.relation.value,
+            "filter": a.filter,
+            "capacity": {"epsilon": a.capacity_epsilon, "delta": a.delta},
+            "claim": {"epsilon": a.largest_capacity_epsilon, "delta": a.delta},
+            "spent": {"epsilon": a.spent_epsilon},
+            "reserved": {"epsilon": a.reserved_epsilon},
+            "remaining": {"epsilon": a.remaining_epsilon},
+            "used": a.used,
+            "status": a.status,
+            "unprotected": a.unprotected,
+        }
+        for a in ledger.accounts()
+    ]
+
+
+def spend_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
+    """Every charge of a silo as one plain line, oldest first."""
+    return [
+        {
+            "account": f"{silo}/{account.id}",
+            "entry": spend.seq,
+            "when": spend.when.isoformat(timespec="seconds"),
+            "job": spend.job,
+            "state": spend.state,
+            "share": spend.share,
+        }
+        for account in ledger.accounts()
+        for spend in ledger.history(account.id)
+    ]
+
+
+def forecast_lines(home: Home, silo: str | None, spec: JobSpec | None) -> list[dict[str, Any]]:
+    """For every account: used, the rate of the last 30 days, the day it is spent, jobs that fit."""
+    from federation import pricing
+    from federation.lifecycle import quotes_of
+    from federation.silo import Silo
+    from privacy.ledger.forecast import forecast
+
+    lines = []
+    with opened(home, silo) as ledgers:
+        for name, ledger in ledgers.items():
+            events = {}
+            if spec is not None:
+                party = Silo(home, name)
+                facts = {name: party.facts(spec.dataset)}
+                quote = quotes_of(spec, facts)[name]
+                events = pricing.account_events(quote.event, quote.unit, facts[name])
+                party.close()
+            for account in ledger.accounts():
+                line = forecast(ledger, account.id, events.get(account.id))
+                lines.append(
+                    {
+                        "account": f"{name}/{account.id}",
+                        "used": account.used,
+                        "used_per_30_days": line.rate_per_30_days,
+                        "spent_by": line.spent_by.date().isoformat() if line.spent_by else None,
+                        "jobs_that_fit": line.jobs_that_fit,
+                    }
+                )
+    return lines
+
+
+def verification(home: Home, silo: str | None) -> dict[str, Any]:
+    """Verify the ledgers here against chain, head file and the coordinator's mirror."""
+    with Mirror.open(f"sqlite:///{home.mirror}") as mirror:
+        heads = mirror.heads()
+    lines: list[dict[str, Any]] = []
+    first_bad: dict[str, Any] | None = None
+    with opened(home, silo) as ledgers:
+        for name, ledger in ledgers.items():
+            known = [heads[name]] if name in heads else []
+            result = ledger.verify(known_heads=known)
+            lines.append(
+                {
+                    "silo": name,
+                    "path": ledger.path,
+                    "entries": result.entries,
+                    "ok": result.ok,
+                    "vouched_to": result.vouched_to,
+                }
+            )
+            if result.first_bad and first_bad is None:
+                first_bad = {"silo": name} | dict(result.first_bad)
+    return {
+        "ok": all(line["ok"] for line in lines),
+        "entries": sum(line["entries"] for line in lines),
+        "first_bad": first_bad,
+        "ledgers": lines,
+    }
+
+
+def export_entries(home: Home, silo: str, file: Path) -> int:
+    """Write a ledger's entries as JSON lines; the file must not exist."""
+    if file.exists():
+        raise BadInput(f"{file}: already there; name a new file", field="file", value=str(file))
+    count = 0
+    with opened(home, silo) as ledgers, file.open("x") as out:
+        for entry in ledgers[silo].entries():
+            out.write(json.dumps(entry.document()) + "\n")
+            count += 1
+    return count

@@ -1,0 +1,63 @@
+"""The model card: what the model is, and its guarantee in words that hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from federation.record import Job
+
+
+def model_card(job: Job) -> str:
+    """The card of a settled train job, Markdown."""
+    settlement = job.document("settlement") or {}
+    balances = job.document("balances") or {}
+    outcome = job.document("outcome") or {}
+    spec = job.spec.model_dump(mode="json")
+    lines = [
+        f"# Model card: {job.spec.name}",
+        "",
+        f"- Model: {spec['model']['name']}, trained by job `{job.id}`",
+        f"- Dataset: `{job.spec.dataset}`; rows stayed at {', '.join(settlement)}",
+        f"- Rounds: {outcome.get('rounds', 0)} of {spec['strategy']['name']}",
+        "",
+        "## Guarantee",
+        "",
+    ]
+    if spec["privacy"]["none"]:
+        lines.append(
+            "None. This model was trained without differential privacy, as each silo's policy "
+            "allowed; it may reveal the rows it was trained on."
+        )
+    else:
+        lines += [guarantee(silo, line) for silo, line in settlement.items()]
+        lines += [
+            "",
+            "Neighbouring data sets differ by one such unit, present or absent (add/remove). The "
+            "sentences hold for whoever sees the model, every released update and every released "
+            "metric of this job, whatever else they know; they do not cover other jobs on the "
+            "same rows, for which each silo's account gives the bound: "
+            + "; ".join(
+                f"{silo}: epsilon {b['after']['claim_epsilon']:g} at delta {b['after']['delta']:g}"
+                for silo, b in balances.items()
+            )
+            + ".",
+            "",
+            "The noise is drawn from a cryptographic source and added in 32-bit floating point; "
+            "the sentences are about the mechanism in real numbers.",
+        ]
+    excluded = {s: b["after"]["unprotected"] for s, b in balances.items()}
+    if any(excluded.values()):
+        counts = ", ".join(f"{n} at {silo}" for silo, n in excluded.items() if n)
+        lines += ["", f"**The guarantee excludes unprotected releases: {counts}.**"]
+    return "\n".join([*lines, ""])
+
+
+def guarantee(silo: str, line: dict[str, Any]) -> str:
+    """One silo's guarantee as a sentence."""
+    return (
+        f"- Whether or not any one {line['unit']} of silo {silo} took part, the probability of "
+        f"any outcome of this job changes by at most a factor e^{line['epsilon']:.3f}, "
+        f"up to an additional probability of {line['delta']:g} "
+        f"((epsilon, delta)-differential privacy with epsilon {line['epsilon']:.3f} and delta "
+        f"{line['delta']:g})."
+    )

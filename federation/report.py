@@ -1,0 +1,138 @@
+"""What a job gives back: a report (Markdown and JSON), plots, and the model with its card.
+
+Everything here is made from what was released and from receipts; nothing of a row can be in it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from federation.model_card import model_card
+from federation.plots import draw
+from federation.record import Job
+from federation.release import write_durably
+
+
+def result_of(job: Job) -> dict[str, Any]:
+    """The result document of `tacit run`: status, spends, metrics, files and seconds."""
+    outcome = job.document("outcome") or {}
+    settlement = job.document("settlement") or {}
+    balances = job.document("balances") or {}
+    timing = job.document("timing") or {}
+    return {
+        "job_id": job.id,
+        "kind": job.spec.kind,
+        "status": job.status,
+        "error": job.error,
+        "silos": {
+            silo: {
+                "epsilon": line["epsilon"],
+                "delta": line["delta"],
+                "unit": line["unit"],
+                "remaining_epsilon": balances[silo]["after"]["remaining_epsilon"],
+                "used": balances[silo]["after"]["used"],
+                "unprotected": balances[silo]["after"]["unprotected"],
+            }
+            for silo, line in settlement.items()
+        },
+        "metrics": outcome.get("metrics", {}),
+        "rounds": outcome.get("rounds", 0),
+        "report": _path(job.directory / "report.md"),
+        "model": outcome.get("model"),
+        "seconds": {"total": timing.get("total"), "rounds": outcome.get("seconds")},
+    }
+
+
+def publish(job: Job) -> None:
+    """Write report, plots and model card of a settled job; the last step of its life."""
+    if job.status != "settled":
+        return
+    outcome = job.document("outcome") or {}
+    balances = job.document("balances") or {}
+    plots = draw(job.directory, outcome.get("curve", []), balances)
+    if outcome.get("model"):
+        card = model_card(job)
+        write_durably(Path(outcome["model"]).with_name("card.md"), card.encode(), 0o644)
+    text = _markdown(job, outcome, balances, plots)
+    write_durably(job.directory / "report.md", text.encode(), 0o644)
+    job.update("completed")
+    body = json.dumps(result_of(job), indent=2).encode()
+    write_durably(job.directory / "report.json", body, 0o644)
+
+
+def _markdown(
+    job: Job, outcome: dict[str, Any], balances: dict[str, Any], plots: dict[str, str]
+) -> str:
+    settlement = job.document("settlement") or {}
+    lines = [
+        f"# {job.spec.name}",
+        "",
+        f"A {job.spec.kind} job on dataset `{job.spec.dataset}`, {outcome.get('rounds', 0)} rounds"
+        + (", stopped early on released metrics." if outcome.get("stopped_early") else "."),
+        "",
+        "## What it cost",
+        "",
+        "| silo | protects | spent epsilon | delta | left epsilon | account used |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for silo, line in settlement.items():
+        after = balances[silo]["after"]
+        lines.append(
+            f"| {silo} | one {line['unit']} | {line['epsilon']:.3f} | {line['delta']:.0e} "
+            f"| {after['remaining_epsilon']:.2f} | {after['used']:.1%} |"
+        )
+    lines += [
+        "",
+        "Spent is the tight price of this job alone; left is what each account's filter still "
+        "admits. The claim to others is each account's whole capacity.",
+    ]
+    excluded = sum(balances[s]["after"]["unprotected"] for s in balances)
+    if excluded:
+        lines += ["", f"**The guarantee excludes {excluded} unprotected releases.**"]
+    if "budget" in plots:
+        lines += ["", f"![Budget before and after]({plots['budget']})"]
+    lines += _metrics(outcome.get("metrics", {}))
+    if "curve" in plots:
+        lines += ["", f"![Released metrics by round]({plots['curve']})"]
+    lines += [
+        "",
+        "## Receipts",
+        "",
+        "| silo | ledger entry | hash |",
+        "|---|--:|---|",
+    ]
+    for silo, line in settlement.items():
+        head = line["receipt"]["body"]
+        lines.append(f"| {silo} | {head['seq']} | `{head['hash']}` |")
+    lines += ["", f"Job `{job.id}`, spec `{job.spec.digest()}`.", ""]
+    return "\n".join(lines)
+
+
+def _metrics(metrics: dict[str, Any]) -> list[str]:
+    if not metrics:
+        return ["", "No metric was released."]
+    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    lines = ["", "## Test metrics, as released", "", "| | " + " | ".join(names) + " |"]
+    lines.append("|---|" + "--:|" * len(names))
+    intervals = metrics.get("intervals", {})
+
+    def cell(source: dict[str, Any], name: str, spans: dict[str, Any]) -> str:
+        value = source.get(name)
+        if value is None:
+            return "not resolvable"
+        span = spans.get(name)
+        return f"{value:.3f}" + (f" ({span[0]:.3f} to {span[1]:.3f})" if span else "")
+
+    row = " | ".join(cell(metrics, name, intervals) for name in names)
+    lines.append(f"| all silos | {row} |")
+    for silo, own in metrics.get("silos", {}).items():
+        row = " | ".join(cell(own, name, own.get("intervals", {})) for name in names)
+        lines.append(f"| {silo} | {row} |")
+    lines += ["", "Intervals are 95 % for the stored test rows and cover the noise."]
+    return lines
+
+
+def _path(path: Path) -> str | None:
+    return str(path) if path.exists() else None

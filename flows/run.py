@@ -1,0 +1,65 @@
+"""The life of a job on Prefect: each step of `federation.lifecycle` as one task.
+
+Prefect sees names, statuses and the published report; the steps' arguments are bound before the
+task is made, so nothing of them is recorded, hashed or kept. No task is retried: a step that
+releases must not run twice by somebody else's decision, and every step is safe to call again on
+resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from federation import lifecycle
+from federation.embedded import Embedded
+from federation.errors import JobFailed, TacitError
+from federation.home import Home
+from federation.progress import observer
+from federation.record import Job
+from federation.report import publish, result_of
+from privacy.ledger.mirror import Mirror
+
+
+def step(name: str, verb: Callable[[], Any]) -> Any:
+    """Run one step as a task; a fault that is not ours crosses as its type's name only."""
+
+    def run() -> Any:
+        try:
+            return verb()
+        except TacitError:
+            raise
+        except Exception as error:
+            raise JobFailed(f"{name} stopped with {type(error).__name__}") from error
+
+    run.__name__ = name
+    return task(run, name=name, retries=0, persist_result=False, cache_policy=NO_CACHE)()
+
+
+@flow(name="life-of-a-job", retries=0, persist_result=False, validate_parameters=False)
+def run_job(home: str, job_id: str) -> dict[str, Any]:
+    """Drive a recorded job to its end, from wherever it stands; return its result document."""
+    where = Home(Path(home))
+    job = Job(where, job_id)
+    with (
+        job.working(),
+        Embedded(where) as parties,
+        Mirror.open(f"sqlite:///{where.mirror}") as mirror,
+    ):
+        step("reserve", partial(lifecycle.reserve, job, parties, mirror))
+        step("start", partial(lifecycle.start, job, parties, mirror))
+        step("rounds", partial(lifecycle.coordinate, job, parties, progress=observer.get()))
+        step("settle", partial(lifecycle.settle, job, parties, mirror))
+        step("publish", partial(publish, job))
+    report = job.directory / "report.md"
+    if report.exists():
+        create_markdown_artifact(
+            key="job-report", markdown=report.read_text(), description=f"Report of {job.id}"
+        )
+    return result_of(job)

@@ -1,0 +1,25 @@
+"""The train flow: the typed form of the Prefect deployment, and what its schedule runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from federation.home import Home
+from federation.jobs.train import Spec
+from federation.record import Job
+from flows.run import run_job
+
+
+@flow(name="train", retries=0, persist_result=False)
+def train(spec: Spec, home: str | None = None) -> dict[str, Any]:
+    """Train one model across the silos of `home` under their privacy budgets.
+
+    `home` is a directory on the machine that serves the deployment; left out, it is found as the
+    command finds it (TACIT_HOME, the nearest federation.yaml, ./.tacit).
+    """
+    where = Home.find(Path(home) if home else None)
+    job = Job.create(where, spec)
+    return run_job(str(where.root), job.id)

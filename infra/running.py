@@ -1,0 +1,77 @@
+"""Run a job here: a Prefect server beside it, the flow in this process, a progress bar.
+
+The server is started first and comes up while this process loads what it needs and checks the
+job, so that a mistake in a spec costs no waiting and a start costs no more than the server's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from federation.home import Home
+from federation.record import Job
+from infra.prefect_server import client_environment, prefect_server
+
+
+def drive(home: Home, job_of: Callable[[], Job], *, quiet: bool) -> dict[str, Any]:
+    """Drive a new or interrupted job to its end and return its result document.
+
+    Raises what the job raises; the Prefect server is stopped in any case.
+    """
+    begun = time.monotonic()
+    with prefect_server(home.root) as server:
+        job = job_of()
+        _check(home, job)
+        os.environ.update(client_environment(server.wait(), home.root))
+        from federation.progress import observer
+        from federation.report import result_of
+        from flows.run import run_job
+
+        with _progress(quiet) as tell:
+            token = observer.set(tell)
+            try:
+                run_job(str(home.root), job.id)
+            finally:
+                observer.reset(token)
+                job = Job(home, job.id)
+                spent = time.monotonic() - begun
+                job.save("timing", {"total": spent})
+    return result_of(job)
+
+
+def _check(home: Home, job: Job) -> None:
+    """Find bad input before anything is reserved; a refusal is left to the ledgers."""
+    from federation.embedded import Embedded
+    from federation.lifecycle import quotes_of
+
+    with Embedded(home) as parties:
+        try:
+            quotes_of(job.spec, parties.facts(job.spec.dataset))
+        except Exception as error:
+            if job.status == "created":
+                job.update("failed", error=error)
+            raise
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    if quiet:
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from infra.cli.reporting import console
+
+    columns = (
+        TextColumn("rounds"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True)) as bar:
+        line = bar.add_task("rounds", total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total)
