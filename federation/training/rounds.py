@@ -1,0 +1,37 @@
+"""The coordinator's side of an evaluation: gather histograms, turn them into metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+
+from federation.evaluation import metrics_from_histogram
+from secure.errors import BadMessage
+
+if TYPE_CHECKING:
+    from federation.jobs.base import CoordinatorContext
+    from federation.training.checkpoint import Checkpoint
+
+
+def evaluate(context: CoordinatorContext, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Ask every silo for its histogram; metrics over all silos, and of each under `silos`."""
+    answers = context.ask("evaluate", checkpoint.round, checkpoint.released_bytes())
+    dataset = next(iter(context.facts.values())).dataset
+    binary = dataset.n_classes == 2
+    histograms, noises = {}, {}
+    for silo, body in answers.items():
+        histogram = np.asarray(msgpack.unpackb(body))
+        if histogram.shape != (2, context.spec.evaluation.bins) or histogram.dtype.kind != "i":
+            raise BadMessage(f"the histogram of {silo} has another shape or type", field="evaluate")
+        histograms[silo] = histogram
+        noises[silo] = float(context.quotes[silo].plan["evaluation_noise"])
+    total = sum(histograms.values())
+    noise = sum(value**2 for value in noises.values()) ** 0.5
+    metrics = metrics_from_histogram(total, noise, binary=binary)
+    own = {
+        silo: metrics_from_histogram(h, noises[silo], binary=binary)
+        for silo, h in histograms.items()
+    }
+    return metrics | {"silos": own}

@@ -1,0 +1,68 @@
+"""The model and strategy blocks of a spec: plain data, checked before anything is priced."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from federation.spec import Block
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelSpec(Block):
+    """A model by name: logistic, mlp, cnn, or an entry point of an allow-listed package.
+
+    `hidden` are the widths of an mlp's hidden layers, `channels` those of a cnn's convolutions,
+    `activation` what stands between layers.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    hidden: tuple[Count, ...] = (64,)
+    channels: tuple[Count, ...] = (16, 32)
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
+class StrategySpec(Block):
+    """How rounds and steps are made, and how the coordinator turns updates into a model.
+
+    `local_steps` steps of `learning_rate` on Poisson batches of `batch_size` expected units make
+    one round at a silo. `weighting` is by declared public sizes or uniform. `proximal` is FedProx'
+    mu; `server_learning_rate`, `momentum`, `betas` and `tau` belong to the strategies on the
+    server that name them. `average` is the last fraction of rounds whose models are averaged into
+    the one that is evaluated and published; averages of released models cost nothing.
+    """
+
+    name: Literal["fedavg", "fedprox", "fedadam", "fedavgm"] = "fedavg"
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    local_steps: Count = 1
+    batch_size: Count
+    learning_rate: Positive
+    weighting: Literal["size", "uniform"] = "size"
+    proximal: Positive | None = None
+    server_learning_rate: Positive | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    tau: Positive | None = None
+    average: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> Self:
+        own = {
+            "fedavg": (),
+            "fedprox": ("proximal",),
+            "fedadam": ("server_learning_rate", "betas", "tau"),
+            "fedavgm": ("server_learning_rate", "momentum"),
+        }[self.name]
+        options = ("proximal", "server_learning_rate", "momentum", "betas", "tau")
+        for option in options:
+            if option not in own and getattr(self, option) is not None:
+                raise ValueError(
+                    f"{option} does not belong to {self.name}, which takes: "
+                    f"{', '.join(own) or 'no option of its own'}"
+                )
+        if self.name == "fedprox" and self.proximal is None:
+            raise ValueError("fedprox needs proximal, its mu")
+        return self
