@@ -1,0 +1,523 @@
+"""One silo's privacy ledger: what every answer cost, and whether the next may be given.
+
+    ledger = Ledger.create(url, silo="north", head=path, signer=key, verify=verify)
+    ledger.open_account(AccountTerms(source="heart", unit="record", ...))
+    receipt = ledger.reserve(key=job, job=job, events={"heart/record": event}, ...)
+    ledger.start(job, go=digest)     # durable before the first row is read
+    ledger.mark_read(job)
+    ledger.settle(job, executed={"heart/record": event}, stop=Stop.COMPLETED)
+
+Every operation appends at most one entry to a hash chain, in one transaction, and writes the new
+head to a file outside the database before it returns. The rules are in docs/ledger.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from privacy.errors import InvalidRequest, LedgerMissing, LedgerTampered
+from privacy.events import Event
+from privacy.ledger import canonical, clock, replay, schema
+from privacy.ledger import verify as verification
+from privacy.ledger.balance import repeats
+from privacy.ledger.chain import SCHEMA, Entry, Head, Identity, Receipt, check_signature, seal
+from privacy.ledger.filters import for_terms, open_filter
+from privacy.ledger.filters.amounts import Charge
+from privacy.ledger.filters.base import Filter
+from privacy.ledger.heads import HeadFile, write_durably
+from privacy.ledger.operations import owner, reserve, run
+from privacy.ledger.pricing import Prices, accountant_version
+from privacy.ledger.rows import Rows
+from privacy.ledger.signing import Signer, Verifier
+from privacy.ledger.states import ACTIVE, ChargeState, State, Stop
+from privacy.ledger.store import Store
+from privacy.ledger.terms import AccountTerms, check_epsilon, name
+from privacy.ledger.views import (
+    Account,
+    Admission,
+    Spend,
+    account_view,
+    admission_view,
+    spend_view,
+)
+
+Decision = Callable[[Rows, datetime], "dict[str, Any] | int"]
+
+
+class Ledger:
+    """A silo's ledger, open; safe to share between threads and processes.
+
+    Make one with `create` or `open`. Errors are those of `privacy.errors`, `LedgerTampered` from
+    any operation that meets a row or a head that does not agree.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        identity: Identity,
+        heads: HeadFile,
+        signer: Signer,
+        verify: Verifier,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._heads = heads
+        self._signer = signer
+        self._verify = verify
+        self._now = now
+        self._prices = Prices()
+
+    @classmethod
+    def create(
+        cls,
+        url: str,
+        *,
+        silo: str,
+        head: Path,
+        signer: Signer,
+        verify: Verifier,
+        clock: Callable[[], datetime] = clock.now,
+    ) -> Ledger:
+        """Make a new ledger; a place that holds one already raises `InvalidRequest`."""
+        name("silo", silo)
+        store = Store(url)
+        heads = HeadFile(head)
+        with heads.locked():
+            if head.exists() or store.revision() is not None:
+                raise InvalidRequest(
+                    f"{store.shown}: there is a ledger, or the head of one, already",
+                    field="ledger",
+                    value=store.shown,
+                )
+            store.create_file()
+            store.upgrade()
+            made = Identity(os.urandom(16).hex(), silo, signer.public, _stamp(clock()))
+            signed = signer.sign(canonical.statement(canonical.GENESIS, made.genesis)).hex()
+            row = {
+                "ledger": made.ledger,
+                "silo": made.silo,
+                "public": made.public,
+                "created_at": made.created_at,
+                "hash": made.genesis,
+                "signature": signed,
+            }
+            store.write(lambda connection: connection.execute(insert(schema.identity), row))
+            heads.write(made.ledger, Head(0, made.genesis))
+        return cls(store, made, heads, signer, verify, clock)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        silo: str,
+        head: Path,
+        signer: Signer,
+        verify: Verifier,
+        clock: Callable[[], datetime] = clock.now,
+    ) -> Ledger:
+        """Open the silo's ledger; none there raises `LedgerMissing`."""
+        store = Store(url)
+        store.require()
+        with store.reading() as connection:
+            rows = connection.execute(select(schema.identity)).all()
+        if not rows:
+            raise LedgerMissing(f"{store.shown}: no ledger here", field="ledger")
+        row = rows[0]
+        found = Identity(row.ledger, row.silo, row.public, row.created_at)
+        if len(rows) != 1 or row.hash != found.genesis or row.public != signer.public:
+            raise LedgerTampered(
+                f"{store.shown}: the ledger's identity does not agree with this silo's key",
+                field="identity",
+            )
+        check_signature(canonical.GENESIS, row.hash, row.signature, row.public, verify)
+        if row.silo != silo:
+            raise LedgerTampered(
+                f"{store.shown}: this is the ledger of {row.silo}, not of {silo}",
+                field="silo",
+                value=row.silo,
+                allowed=silo,
+            )
+        return cls(store, found, HeadFile(head), signer, verify, clock)
+
+    @classmethod
+    def upgrade(cls, url: str) -> None:
+        """Run the migrations that this version brings, on a ledger that is there."""
+        store = Store(url)
+        if store.revision() is None:
+            store.require()
+        store.upgrade()
+        store.close()
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self._store.close()
+
+    # Accounts
+
+    def open_account(self, terms: AccountTerms) -> Account:
+        """Open an account; the same terms again change nothing."""
+        made = open_filter(terms)
+        self._append(lambda rows, now: owner.open_account(rows, now, terms=terms, filter_=made))
+        return self.account(terms.source, terms.unit)
+
+    def accounts(self) -> list[Account]:
+        """All accounts, by name."""
+        with self._store.reading() as connection:
+            rows = self._rows(connection)
+            return [self._view(rows, account) for account in rows.accounts()]
+
+    def account(self, source: str, unit: str) -> Account:
+        """One account; one that is not there raises `InvalidRequest`."""
+        with self._store.reading() as connection:
+            return self._view(self._rows(connection), f"{source}/{unit}")
+
+    def set_capacity(self, account_id: str, epsilon: float, reason: str) -> Account:
+        """Set an account's capacity; what it claims stays the largest ever set."""
+        check_epsilon(epsilon)
+        filter_, _ = self._filter(account_id)
+        limits = filter_.limits(epsilon)
+        self._append(
+            lambda rows, now: owner.set_capacity(
+                rows, now, account=account_id, epsilon=epsilon, limits=limits, reason=reason
+            )
+        )
+        return self.account(*account_id.rsplit("/", 1))
+
+    def reprice(self, account_id: str) -> Account:
+        """Price every active charge with today's accountant; charges only rise."""
+        filter_, epsilon = self._filter(account_id)
+        keys = [spend.key for spend in self.history(account_id)]
+        self._append(
+            lambda rows, now: owner.reprice(
+                rows,
+                now,
+                account=account_id,
+                keys=keys,
+                price=lambda event: self._prices.of(filter_, event, epsilon),
+                accountant=accountant_version(),
+            )
+        )
+        return self.account(*account_id.rsplit("/", 1))
+
+    def mark_breached(self, accounts: Iterable[str], reason: str) -> None:
+        """Close accounts for good: they admit nothing more."""
+        named = sorted(accounts)
+        self._append(lambda rows, now: owner.breach(rows, now, accounts=named, reason=reason))
+
+    # Charges
+
+    def charge_for(self, account_id: str, event: Event) -> Charge:
+        """Price an event on an account, in its filter's units; changes nothing."""
+        filter_, epsilon = self._filter(account_id)
+        return self._prices.of(filter_, event, epsilon)
+
+    def would_admit(self, account_id: str, event: Event) -> Admission:
+        """What the account would say to the event now; changes nothing."""
+        filter_, epsilon = self._filter(account_id)
+        asked = self._prices.of(filter_, event, epsilon)
+        with self._store.reading() as connection:
+            balance = self._rows(connection).account(account_id)
+        return admission_view(filter_, balance, asked)
+
+    def repeats(self, account_id: str, event: Event) -> int | None:
+        """How many such events the account still admits; `None` where they cost nothing."""
+        asked = self.charge_for(account_id, event)
+        with self._store.reading() as connection:
+            return repeats(self._rows(connection).account(account_id), asked)
+
+    def reserve(
+        self,
+        *,
+        key: str,
+        job: str,
+        events: Mapping[str, Event],
+        refundable: bool,
+        digest: str,
+        expires: datetime,
+    ) -> Receipt:
+        """Reserve a job on every account of its sources, or on none (`Refused`).
+
+        The same key and request answer the same receipt; another request under the key raises
+        `KeyConflict`, a key whose reservation was given back `WrongState`.
+        """
+        name("key", key)
+        name("job", job)
+        self.expire()
+        prices = {account: self._checked(account, event) for account, event in events.items()}
+        dumped = {account: _dump(event) for account, event in events.items()}
+        return self._receipt(
+            lambda rows, now: reserve.reserve(
+                rows,
+                now,
+                key=key,
+                job=job,
+                events=dumped,
+                prices=prices,
+                refundable=refundable,
+                digest=digest,
+                expires=expires,
+                accountant=accountant_version(),
+            )
+        )
+
+    def release(self, key: str) -> Receipt:
+        """Give back a reservation that was never started."""
+        return self._receipt(lambda rows, now: reserve.release(rows, now, key=key))
+
+    def expire(self) -> int:
+        """Give back every reservation whose time is over by this clock; returns how many."""
+        table = schema.charges.c
+        due = select(table.key).where(
+            table.state == State.RESERVED.value, table.expires <= _stamp(self._now())
+        )
+        with self._store.reading() as connection:
+            keys = list(connection.execute(due).scalars())
+        if keys:
+            self._append(lambda rows, now: reserve.expire(rows, now, keys=keys))
+        return len(keys)
+
+    def start(self, key: str, *, go: str) -> Receipt:
+        """Start a reservation on the coordinator's go; after this nothing times out."""
+        return self._receipt(lambda rows, now: run.start(rows, now, key=key, go=go))
+
+    def mark_read(self, key: str) -> None:
+        """Record, durably, that the first row is about to be read."""
+        self._append(lambda rows, now: run.read(rows, now, key=key))
+
+    def settle(self, key: str, *, executed: Mapping[str, Event] | None, stop: Stop) -> Receipt:
+        """Settle a started charge on what was executed (`None`: all of it).
+
+        Something comes back only if the charge is refundable, the filter can return, and the stop
+        did not depend on private data; all of it if no row was ever read. More than was reserved
+        is charged truly and breaches the account.
+        """
+        charge = self.charge(key)
+        before = {} if charge is None else charge.lines
+        ran = {account: event for account, event in (executed or {}).items() if account in before}
+        dumped = None if executed is None else {a: _dump(e) for a, e in executed.items()}
+        filters = {account: self._filter(account) for account in before}
+        return self._receipt(
+            lambda rows, now: run.settle(
+                rows,
+                now,
+                key=key,
+                executed=dumped,
+                executed_prices={
+                    account: self._prices.of(*_at(filters[account], event))
+                    for account, event in ran.items()
+                },
+                reserved_prices={
+                    account: self._prices.of(*_at(filters[account], before[account].event))
+                    for account in ran
+                },
+                returns={account: filter_.returns for account, (filter_, _) in filters.items()},
+                stop=stop,
+            )
+        )
+
+    def forfeit(self, key: str) -> Receipt:
+        """End a started charge with all of it spent."""
+        return self._receipt(lambda rows, now: run.forfeit(rows, now, key=key))
+
+    def record_egress(
+        self,
+        *,
+        job: str,
+        round: int,
+        name: str,
+        protection: str,
+        digest: str,
+        request: str,
+        size: int,
+        event: Event | None,
+    ) -> int:
+        """Log a release before it is sent; returns the number of its entry.
+
+        The same line again answers the same number; another one for the same job, round and name
+        raises `KeyConflict`. An unprotected one is counted on every account of the job.
+        """
+        for field, value in (("round", round), ("size", size)):
+            if type(value) is not int or not 0 <= value <= canonical.MAX:
+                raise InvalidRequest(
+                    f"{field}: {value!r}", field=field, value=value, allowed=">= 0"
+                )
+        done = self._append(
+            lambda rows, now: owner.egress(
+                rows,
+                now,
+                job=job,
+                round_=round,
+                name=name,
+                protection=protection,
+                digest=digest,
+                request=request,
+                size=size,
+                event=None if event is None else _dump(event),
+            )
+        )
+        return done.seq if isinstance(done, Receipt) else done
+
+    # Looking
+
+    def charge(self, key: str) -> ChargeState | None:
+        """The charge of a key, `None` where there is none."""
+        with self._store.reading() as connection:
+            return self._rows(connection).find_charge(key)
+
+    def history(self, account_id: str) -> list[Spend]:
+        """The charges that count on an account, in the order of their reservations."""
+        with self._store.reading() as connection:
+            limits = self._rows(connection).account(account_id).limits
+            records = connection.execute(select(schema.charges.c.record)).scalars()
+            charges = [ChargeState.read(canonical.decode(record)) for record in records]
+            mine = [c for c in charges if account_id in c.lines and c.state in ACTIVE]
+            mine.sort(key=lambda charge: charge.reserved_at)
+            at = schema.entries.c
+            times: dict[int, str] = {}
+            for begin in range(0, len(mine), 500):
+                some = [charge.reserved_at for charge in mine[begin : begin + 500]]
+                found = connection.execute(select(at.seq, at.recorded_at).where(at.seq.in_(some)))
+                times |= {row.seq: row.recorded_at for row in found}
+        return [
+            spend_view(charge, account_id, limits, clock.parse(times[charge.reserved_at]))
+            for charge in mine
+        ]
+
+    def head(self) -> Head:
+        """Number and hash of the last entry."""
+        with self._store.reading() as connection:
+            seq, _, hash_ = self._rows(connection).last()
+        return Head(seq, hash_, self._identity.silo)
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """The entries with a number above `after`, in order."""
+        table, identity = schema.entries.c, self._identity
+        query = select(table.body, table.hash, table.signature)
+        with self._store.reading() as connection:
+            found = connection.execute(query.where(table.seq > after).order_by(table.seq))
+            for row in found.yield_per(1000):
+                yield Receipt(identity.silo, identity.public, row.body, row.hash, row.signature)
+
+    def checkpoint(self, path: Path) -> Head:
+        """Write a signed checkpoint, to be kept where this host cannot change it."""
+        head = self.head()
+        text = canonical.encode(
+            {
+                "ledger": self._identity.ledger,
+                "silo": self._identity.silo,
+                "public": self._identity.public,
+                "seq": head.seq,
+                "hash": head.hash,
+                "at": _stamp(self._now()),
+            }
+        )
+        digest = canonical.digest(canonical.CHECKPOINT, text)
+        signature = self._signer.sign(canonical.statement(canonical.CHECKPOINT, digest)).hex()
+        document = {"checkpoint": text, "signature": signature}
+        write_durably(path, (canonical.encode(document) + "\n").encode())
+        return head
+
+    def verify(self, known_heads: Iterable[Head] = ()) -> verification.Verification:
+        """Check every column of every table, the head file, and heads known elsewhere."""
+        return verification.verify(
+            self._store, self._identity, self._heads, self._verify, list(known_heads)
+        )
+
+    # Appending
+
+    def _receipt(self, decide: Decision) -> Receipt:
+        done = self._append(decide)
+        if isinstance(done, Receipt):
+            return done
+        with self._store.reading() as connection:
+            return self._rows(connection).receipt(done)
+
+    def _append(self, decide: Decision) -> Receipt | int:
+        """Run one operation: at most one entry, its caches, and then the head outside.
+
+        Returns the entry, or what an operation that was done before answers.
+        """
+        with self._heads.locked():
+            done = self._store.write(lambda connection: self._transact(connection, decide))
+            if isinstance(done, Receipt):
+                self._heads.write(self._identity.ledger, done.head)
+            return done
+
+    def _transact(self, connection: Any, decide: Decision) -> Receipt | int:
+        rows = self._rows(connection)
+        seq, hash_ = self._agreed(rows)
+        now = self._now()
+        decided = decide(rows, now)
+        if isinstance(decided, int):
+            return decided
+        body: dict[str, Any] = {
+            **decided,
+            "schema": SCHEMA,
+            "ledger": self._identity.ledger,
+            "seq": seq + 1,
+            "prev": hash_,
+            "at": _stamp(now),
+        }
+        replay.apply(rows, body)
+        body["after"] = rows.after()
+        sealed = seal(body, self._identity, self._signer)
+        rows.write(sealed, body)
+        return sealed
+
+    def _agreed(self, rows: Rows) -> tuple[int, str]:
+        """The chain's last entry, once the head file agrees with it.
+
+        A crash between commit and head leaves the database one entry ahead: that entry is taken,
+        and the file brought up to it before another follows.
+        """
+        seq, prev, hash_ = rows.last()
+        head = self._heads.read(self._identity.ledger) or Head(0, self._identity.genesis)
+        if (head.seq, head.hash) == (seq, hash_):
+            return seq, hash_
+        if seq == head.seq + 1 and prev == head.hash:
+            self._heads.write(self._identity.ledger, Head(seq, hash_))
+            return seq, hash_
+        raise LedgerTampered(
+            f"the database ends at entry {seq}, the head file at {head.seq}: entries were lost, "
+            "changed or put in; run verify, then recover",
+            field="head",
+            value=seq,
+            allowed=head.seq,
+        )
+
+    def _rows(self, connection: Any) -> Rows:
+        return Rows(connection, self._identity)
+
+    def _view(self, rows: Rows, account: str) -> Account:
+        return account_view(rows.opening(account), rows.account(account), rows.account_seq(account))
+
+    def _filter(self, account: str) -> tuple[Filter, float]:
+        with self._store.reading() as connection:
+            rows = self._rows(connection)
+            balance, opening = rows.account(account), rows.opening(account)
+        terms = AccountTerms.read(opening["terms"])
+        return for_terms(terms, opening["parameters"]), balance.epsilon
+
+    def _checked(self, account: str, event: Event) -> Charge:
+        filter_, epsilon = self._filter(account)
+        return self._prices.of(filter_, event, epsilon)
+
+
+def _dump(event: Event) -> dict[str, Any]:
+    dumped: dict[str, Any] = event.model_dump(mode="json")
+    return dumped
+
+
+def _at(filter_: tuple[Filter, float], event: Event | dict[str, Any]) -> tuple[Filter, Any, float]:
+    return filter_[0], event, filter_[1]
+
+
+_stamp = clock.stamp

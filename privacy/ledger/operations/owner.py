@@ -1,0 +1,165 @@
+"""What the owner does: opening accounts, capacities, re-pricing, breach; and the egress log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from privacy.errors import InvalidRequest, KeyConflict, WrongState
+from privacy.ledger.balance import rooms, unbounded
+from privacy.ledger.filters.amounts import Charge
+from privacy.ledger.filters.base import Filter
+from privacy.ledger.replay import Body
+from privacy.ledger.rows import Rows
+from privacy.ledger.states import ACTIVE, RUNNING, Line
+from privacy.ledger.terms import AccountTerms
+
+PROTECTIONS = ("dp", "masked", "encrypted", "public", "unprotected")
+OUTGROWN = "re-pricing found more spent than the account's capacity"
+
+
+def open_account(rows: Rows, now: datetime, *, terms: AccountTerms, filter_: Filter) -> Body | int:
+    """Open an account; the same terms again are no error, other terms are a `KeyConflict`."""
+    opening: dict[str, Any] = {
+        "terms": terms.document(),
+        "parameters": filter_.parameters(),
+        "positions": filter_.positions(),
+        "limits": list(filter_.limits(terms.epsilon)),
+    }
+    if terms.id in rows.accounts():
+        if rows.opening(terms.id) != opening:
+            raise KeyConflict(
+                f"account {terms.id} is there with other terms; terms never change",
+                field="account",
+                value=terms.id,
+            )
+        return 0
+    if not any(opening["limits"]):
+        raise InvalidRequest(
+            f"epsilon: {terms.epsilon:g} at delta {terms.delta:g} leaves filter "
+            f"{terms.filter!r} nothing to admit",
+            field="epsilon",
+            value=terms.epsilon,
+        )
+    return {"kind": "open", "account": terms.id, "opening": opening}
+
+
+def egress(
+    rows: Rows,
+    now: datetime,
+    *,
+    job: str,
+    round_: int,
+    name: str,
+    protection: str,
+    digest: str,
+    request: str,
+    size: int,
+    event: dict[str, Any] | None,
+) -> Body | int:
+    """Log a release; the same again answers the same, another one in its place is refused."""
+    if protection not in PROTECTIONS:
+        raise InvalidRequest(
+            f"protection: {protection!r} is not known",
+            field="protection",
+            value=protection,
+            allowed=PROTECTIONS,
+        )
+    line = {
+        "job": job,
+        "round": round_,
+        "name": name,
+        "protection": protection,
+        "digest": digest,
+        "request": request,
+        "size": size,
+        "event": event,
+    }
+    before = rows.find_release(job, round_, name)
+    if before is not None:
+        seq: int = before["seq"]
+        logged = rows.receipt(seq).data
+        if any(logged[field] != value for field, value in line.items()):
+            raise KeyConflict(
+                f"{name} of round {round_} of job {job} was released already, otherwise",
+                field="request",
+                value=request,
+            )
+        return seq
+    charges = [charge for charge in rows.charges_of(job) if charge.state in RUNNING]
+    if not charges and protection != "public":
+        raise WrongState(
+            f"job {job} has no running charge: nothing of it may leave",
+            field="job",
+            value=job,
+            allowed="a started charge",
+        )
+    accounts = sorted({account for charge in charges for account in charge.lines})
+    unprotected = accounts if protection == "unprotected" else []
+    return {"kind": "egress", **line, "unprotected": unprotected}
+
+
+def set_capacity(
+    rows: Rows, now: datetime, *, account: str, epsilon: float, limits: tuple[int, ...], reason: str
+) -> Body | int:
+    """Another capacity; the claim stays the largest ever set."""
+    rows.account(account)
+    return {
+        "kind": "capacity",
+        "account": account,
+        "epsilon": epsilon,
+        "limits": list(limits),
+        "reason": reason,
+    }
+
+
+def reprice(
+    rows: Rows,
+    now: datetime,
+    *,
+    account: str,
+    keys: list[str],
+    price: Callable[[dict[str, Any]], Charge],
+    accountant: str,
+) -> Body | int:
+    """Price every active charge of an account again; only what rises is changed."""
+    balance = rows.account(account)
+    total = balance.total()
+    lines = {}
+    for key in keys:
+        charge = rows.charge(key)
+        if charge.state not in ACTIVE or account not in charge.lines:
+            continue
+        old = charge.lines[account]
+        raised = _raised(old.charge, price(old.event))
+        if raised != old.charge:
+            without = total.plus(old.charge, -1)
+            raised = unbounded(without, raised)
+            total = without.plus(raised)
+            lines[key] = Line(old.event, raised).document()
+    if not lines:
+        return 0
+    fits = any(room is not None and room >= 0 for room in rooms(balance.limits, total))
+    return {
+        "kind": "reprice",
+        "account": account,
+        "accountant": accountant,
+        "lines": lines,
+        "breached": None if fits else OUTGROWN,
+    }
+
+
+def breach(rows: Rows, now: datetime, *, accounts: list[str], reason: str) -> Body | int:
+    """Close accounts for good."""
+    for account in accounts:
+        rows.account(account)
+    return {"kind": "breach", "accounts": accounts, "reason": reason, "lost": []}
+
+
+def _raised(old: Charge, new: Charge) -> Charge:
+    losses = tuple(
+        None if a is None or b is None else max(a, b)
+        for a, b in zip(old.losses, new.losses, strict=True)
+    )
+    return Charge(losses, max(old.delta, new.delta))

@@ -1,0 +1,180 @@
+"""Starting, the first read, settling: the part of a charge's life in which data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from privacy.errors import InvalidRequest, KeyConflict, WrongState
+from privacy.events import NOTHING
+from privacy.ledger import canonical
+from privacy.ledger.balance import Balance, saturate, unbounded
+from privacy.ledger.clock import stamp
+from privacy.ledger.filters.amounts import Charge, Loss
+from privacy.ledger.replay import Body
+from privacy.ledger.rows import Rows
+from privacy.ledger.states import RETURNING, RUNNING, ChargeState, Line, State, Stop
+
+OVERSPENT = "a job ran more than it had reserved"
+
+
+def start(rows: Rows, now: datetime, *, key: str, go: str) -> Body | int:
+    """Start a reservation on a go; the same go again answers the same."""
+    charge = rows.charge(key)
+    if charge.state in RUNNING:
+        if charge.go != go:
+            raise KeyConflict(f"key {key!r} was started on another go", field="go", value=go)
+        return charge.last
+    if charge.state is not State.RESERVED or charge.expires <= stamp(now):
+        seen = charge.state.value if charge.state is not State.RESERVED else State.EXPIRED.value
+        raise WrongState(
+            f"key {key!r} cannot start: it is {seen}",
+            field="key",
+            value=seen,
+            allowed=State.RESERVED.value,
+        )
+    for account in charge.lines:
+        aside = float(rows.opening(account)["terms"]["delta0"])
+        if aside > 0 and rows.account(account).running:
+            raise WrongState(
+                f"account {account} sets delta aside, so its jobs run one after the other; "
+                "settle the running one first",
+                field=account,
+                value="running",
+                allowed="no running job",
+            )
+    return {"kind": "start", "key": key, "job": charge.job, "go": go}
+
+
+def read(rows: Rows, now: datetime, *, key: str) -> Body | int:
+    """Record the first read."""
+    charge = rows.charge(key)
+    if charge.state is State.READ:
+        return 0
+    if charge.state is not State.STARTED:
+        raise WrongState(
+            f"key {key!r} is {charge.state.value}: nothing may be read",
+            field="key",
+            value=charge.state.value,
+            allowed=State.STARTED.value,
+        )
+    return {"kind": "read", "key": key, "job": charge.job}
+
+
+def forfeit(rows: Rows, now: datetime, *, key: str) -> Body | int:
+    """End a started charge with all of it spent."""
+    charge = rows.charge(key)
+    if charge.state is State.FORFEITED:
+        return charge.last
+    _running(charge)
+    return {"kind": "forfeit", "key": key, "job": charge.job}
+
+
+def settle(
+    rows: Rows,
+    now: datetime,
+    *,
+    key: str,
+    executed: Mapping[str, dict[str, Any]] | None,
+    executed_prices: Mapping[str, Charge],
+    reserved_prices: Mapping[str, Charge],
+    returns: Mapping[str, bool],
+    stop: Stop,
+) -> Body | int:
+    """Settle a started charge: what it cost in the end, and whether it broke its reservation.
+
+    `executed_prices` and `reserved_prices` are by the same accountant, so that they compare like
+    with like; `returns` says per account whether its filter can give anything back.
+    """
+    charge = rows.charge(key)
+    settlement = canonical.sha256({"executed": executed, "stop": stop.value})
+    if charge.state is State.SETTLED:
+        if charge.settlement != settlement:
+            raise KeyConflict(f"key {key!r} was settled otherwise", field="key", value=key)
+        return charge.last
+    _running(charge)
+    if executed is not None and set(executed) != set(charge.lines):
+        raise InvalidRequest(
+            "executed: not the accounts of the reservation",
+            field="executed",
+            value=sorted(executed),
+            allowed=sorted(charge.lines),
+        )
+    unread = charge.state is State.STARTED
+    if unread and any(_costs(price) for price in executed_prices.values()):
+        raise WrongState(
+            f"key {key!r}: something was executed, but no read was ever recorded",
+            field="executed",
+            value=charge.state.value,
+            allowed=State.READ.value,
+        )
+    lines, breached = {}, {}
+    for account, line in charge.lines.items():
+        event, cost = line.event, line.charge
+        if unread:
+            event, cost = NOTHING.model_dump(mode="json"), Charge((0,) * len(cost.losses))
+        elif executed is not None and executed[account] != event:
+            ran, held = executed_prices[account], reserved_prices[account]
+            balance = rows.account(account)
+            if _exceeds(ran, held):
+                event, cost = executed[account], _true(balance, cost, ran)
+                breached[account] = OVERSPENT
+            elif charge.refundable and returns[account] and stop in RETURNING:
+                event, cost = executed[account], _returned(balance, cost, ran)
+        lines[account] = Line(event, cost).document()
+    return {
+        "kind": "settle",
+        "key": key,
+        "job": charge.job,
+        "stop": stop.value,
+        "settlement": settlement,
+        "executed": None if executed is None else dict(executed),
+        "lines": lines,
+        "breached": breached,
+    }
+
+
+def _running(charge: ChargeState) -> None:
+    if charge.state not in RUNNING:
+        raise WrongState(
+            f"key {charge.key!r} is {charge.state.value}: only what was started is settled",
+            field="key",
+            value=charge.state.value,
+            allowed=[state.value for state in RUNNING],
+        )
+
+
+def _costs(charge: Charge) -> bool:
+    return charge.delta > 0 or any(loss is None or loss > 0 for loss in charge.losses)
+
+
+def _exceeds(ran: Charge, held: Charge) -> bool:
+    return ran.delta > held.delta or any(
+        _above(a, b) for a, b in zip(ran.losses, held.losses, strict=True)
+    )
+
+
+def _above(a: Loss, b: Loss) -> bool:
+    return b is not None and (a is None or a > b)
+
+
+def _returned(balance: Balance, reserved: Charge, ran: Charge) -> Charge:
+    """What stays: never more than was reserved; a position used up may become whole again."""
+    without = balance.total().plus(reserved, -1)
+    kept = saturate(balance.limits, without, ran)
+    losses = tuple(
+        new if old is None else min(old, old if loss is None else loss)
+        for old, loss, new in zip(reserved.losses, ran.losses, kept.losses, strict=True)
+    )
+    return Charge(losses, min(reserved.delta, ran.delta))
+
+
+def _true(balance: Balance, reserved: Charge, ran: Charge) -> Charge:
+    """The true cost of an overspend, beyond any limit, and never less than was reserved."""
+    without = balance.total().plus(reserved, -1)
+    losses = tuple(
+        None if loss is None else max(loss, old or 0)
+        for loss, old in zip(ran.losses, reserved.losses, strict=True)
+    )
+    return unbounded(without, Charge(losses, max(ran.delta, reserved.delta)))

@@ -1,0 +1,273 @@
+"""The books as rows of the database: what one operation reads, checks and writes back.
+
+A cache is not believed by itself: each balance and each charge is compared with what the entry
+that last touched it says, before anything is decided on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from privacy.errors import InvalidRequest, LedgerTampered, WrongState
+from privacy.ledger import canonical, schema
+from privacy.ledger.balance import Balance
+from privacy.ledger.chain import Identity, Receipt
+from privacy.ledger.replay import Body
+from privacy.ledger.states import ChargeState
+
+_LAST = (
+    select(schema.entries.c.seq, schema.entries.c.prev_hash, schema.entries.c.hash)
+    .order_by(schema.entries.c.seq.desc())
+    .limit(1)
+)
+_ENTRY = select(schema.entries).where(schema.entries.c.seq == bindparam("at"))
+_ACCOUNT = select(schema.accounts).where(schema.accounts.c.account == bindparam("id"))
+_ACCOUNTS = select(schema.accounts.c.account).order_by(schema.accounts.c.account)
+_OF_SOURCE = _ACCOUNTS.where(schema.accounts.c.source == bindparam("of"))
+_CHARGE = select(schema.charges).where(schema.charges.c.key == bindparam("id"))
+_OF_JOB = select(schema.charges.c.key).where(schema.charges.c.job == bindparam("of"))
+_RELEASE = select(schema.releases).where(
+    schema.releases.c.job == bindparam("of"),
+    schema.releases.c.round == bindparam("at"),
+    schema.releases.c.name == bindparam("called"),
+)
+_PUT_ACCOUNT = (
+    update(schema.accounts)
+    .where(schema.accounts.c.account == bindparam("id"))
+    .values(balance=bindparam("text"), seq=bindparam("at"))
+)
+_PUT_CHARGE = (
+    update(schema.charges)
+    .where(schema.charges.c.key == bindparam("id"))
+    .values(state=bindparam("now"), record=bindparam("text"), seq=bindparam("at"))
+)
+_ADD_ENTRY = insert(schema.entries)
+_ADD_ACCOUNT = insert(schema.accounts)
+_ADD_CHARGE = insert(schema.charges)
+_ADD_RELEASE = insert(schema.releases)
+
+
+def index(body: Body) -> dict[str, Any]:
+    """The indexed columns that follow from a body."""
+    return {
+        "seq": body["seq"],
+        "kind": body["kind"],
+        "job": body.get("job"),
+        "account": ",".join(sorted(body["after"]["accounts"])) or None,
+        "recorded_at": body["at"],
+        "prev_hash": body["prev"],
+    }
+
+
+def release_row(seq: int, body: Body) -> dict[str, Any]:
+    """The row of an egress entry."""
+    event = body["event"]
+    return {
+        "job": body["job"],
+        "round": body["round"],
+        "name": body["name"],
+        "protection": body["protection"],
+        "digest": body["digest"],
+        "request": body["request"],
+        "size": body["size"],
+        "event": None if event is None else canonical.encode(event),
+        "seq": seq,
+    }
+
+
+def charge_row(charge: ChargeState, record: str, seq: int) -> dict[str, Any]:
+    """The row of a charge."""
+    return {
+        "key": charge.key,
+        "job": charge.job,
+        "state": charge.state.value,
+        "expires": charge.expires,
+        "record": record,
+        "seq": seq,
+    }
+
+
+class Rows:
+    """`replay.Books` over one transaction."""
+
+    def __init__(self, connection: Connection, identity: Identity) -> None:
+        self._connection = connection
+        self._identity = identity
+        self._bodies: dict[int, Body] = {}
+        self._balances: dict[str, Balance] = {}
+        self._charges: dict[str, ChargeState] = {}
+        self._changed: dict[str, Balance] = {}
+        self._moved: dict[str, ChargeState] = {}
+        self._records: dict[str, str] = {}
+        self._new_accounts: dict[str, Body] = {}
+        self._new_releases: list[dict[str, Any]] = []
+
+    def last(self) -> tuple[int, str, str]:
+        """Number, previous hash and hash of the last entry; the genesis where there is none."""
+        row = self._connection.execute(_LAST).first()
+        if row is None:
+            return 0, "", self._identity.genesis
+        return row.seq, row.prev_hash, row.hash
+
+    def receipt(self, seq: int) -> Receipt:
+        """The entry of this number as a receipt."""
+        row = self._connection.execute(_ENTRY, {"at": seq}).first()
+        if row is None or canonical.digest(canonical.ENTRY, row.body) != row.hash:
+            raise LedgerTampered(f"entry {seq} is missing or changed", field="entries", value=seq)
+        identity = self._identity
+        return Receipt(identity.silo, identity.public, row.body, row.hash, row.signature)
+
+    def accounts(self) -> list[str]:
+        """The names of all accounts."""
+        return list(self._connection.execute(_ACCOUNTS).scalars())
+
+    def accounts_of(self, source: str) -> list[str]:
+        """The names of a source's accounts."""
+        return list(self._connection.execute(_OF_SOURCE, {"of": source}).scalars())
+
+    def opening(self, account: str) -> Body:
+        """How an account was opened: terms, parameters of its filter, limits."""
+        row = self._account_row(account)
+        opening: Body = canonical.decode(row.opening)
+        return opening
+
+    def account_seq(self, account: str) -> int:
+        """The number of the entry that last touched an account."""
+        return int(self._account_row(account).seq)
+
+    def account(self, account: str) -> Balance:
+        """The balance, checked against the entry that made it."""
+        if account in self._balances:
+            return self._balances[account]
+        row = self._account_row(account)
+        said = self._body(row.seq)["after"]["accounts"].get(account)
+        if said is None or canonical.encode(said) != row.balance:
+            raise _stale("accounts", account, row.seq)
+        balance = Balance.read(said)
+        if balance.terms != _sha256(row.opening):
+            raise _stale("accounts", account, row.seq)
+        self._balances[account] = balance
+        return balance
+
+    def find_charge(self, key: str) -> ChargeState | None:
+        """The charge of a key, checked against the entry that made it; `None` where unknown."""
+        if key in self._charges:
+            return self._charges[key]
+        row = self._connection.execute(_CHARGE, {"id": key}).first()
+        if row is None:
+            return None
+        said = self._body(row.seq)["after"]["charges"].get(key)
+        if said != _sha256(row.record):
+            raise _stale("charges", key, row.seq)
+        charge = ChargeState.read(canonical.decode(row.record))
+        if charge_row(charge, row.record, row.seq) != dict(row._mapping):
+            raise _stale("charges", key, row.seq)
+        self._charges[key] = charge
+        return charge
+
+    def charge(self, key: str) -> ChargeState:
+        """The charge of a key; `WrongState` where there is none."""
+        charge = self.find_charge(key)
+        if charge is None:
+            raise WrongState(f"key {key!r}: no such charge", field="key", value=key)
+        return charge
+
+    def charges_of(self, job: str) -> list[ChargeState]:
+        """The charges of a job."""
+        keys = list(self._connection.execute(_OF_JOB, {"of": job}).scalars())
+        return [self.charge(key) for key in keys]
+
+    def find_release(self, job: str, round_: int, name: str) -> dict[str, Any] | None:
+        """A line of the egress log."""
+        at = {"of": job, "at": round_, "called": name}
+        row = self._connection.execute(_RELEASE, at).first()
+        return None if row is None else dict(row._mapping)
+
+    def open_account(self, account: str, opening: Body, balance: Balance) -> None:
+        """A new account."""
+        self._new_accounts[account] = opening
+        self.put_account(account, balance)
+
+    def put_account(self, account: str, balance: Balance) -> None:
+        """A changed balance."""
+        self._balances[account] = self._changed[account] = balance
+
+    def put_charge(self, charge: ChargeState) -> None:
+        """A new or changed charge."""
+        self._charges[charge.key] = self._moved[charge.key] = charge
+
+    def put_release(self, seq: int, body: Body) -> None:
+        """A line of the egress log."""
+        self._new_releases.append(release_row(seq, body))
+
+    def after(self) -> dict[str, Any]:
+        """What the entry says of everything that it touched."""
+        self._records = {
+            key: canonical.encode(charge.document()) for key, charge in self._moved.items()
+        }
+        return {
+            "accounts": {name: b.document() for name, b in self._changed.items()},
+            "charges": {key: _sha256(record) for key, record in self._records.items()},
+        }
+
+    def write(self, receipt: Receipt, body: Body) -> None:
+        """Append the entry and bring the caches up to it."""
+        seq, run = body["seq"], self._connection.execute
+        sealed = {"body": receipt.body, "hash": receipt.hash, "signature": receipt.signature}
+        run(_ADD_ENTRY, {**index(body), **sealed})
+        for account, balance in self._changed.items():
+            text = canonical.encode(balance.document())
+            opening = self._new_accounts.get(account)
+            if opening is None:
+                run(_PUT_ACCOUNT, {"id": account, "text": text, "at": seq})
+            else:
+                run(_ADD_ACCOUNT, account_row(account, opening, text, seq))
+        for key, charge in self._moved.items():
+            record = self._records[key]
+            if charge.reserved_at == seq:
+                run(_ADD_CHARGE, charge_row(charge, record, seq))
+            else:
+                now = charge.state.value
+                run(_PUT_CHARGE, {"id": key, "now": now, "text": record, "at": seq})
+        for row in self._new_releases:
+            run(_ADD_RELEASE, row)
+
+    def _account_row(self, account: str) -> Any:
+        row = self._connection.execute(_ACCOUNT, {"id": account}).first()
+        if row is None:
+            raise InvalidRequest(
+                f"account: no account {account!r} in this ledger",
+                field="account",
+                value=account,
+                allowed=self.accounts(),
+            )
+        return row
+
+    def _body(self, seq: int) -> Body:
+        if seq not in self._bodies:
+            self._bodies[seq] = self.receipt(seq).data
+        return self._bodies[seq]
+
+
+def account_row(account: str, opening: Body, balance: str, seq: int) -> dict[str, Any]:
+    """The row of an account."""
+    return {
+        "account": account,
+        "source": opening["terms"]["source"],
+        "opening": canonical.encode(opening),
+        "balance": balance,
+        "seq": seq,
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stale(table: str, name: str, seq: int) -> LedgerTampered:
+    return LedgerTampered(
+        f"{table}: {name} is not as entry {seq} left it; run verify", field=table, value=name
+    )
