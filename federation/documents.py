@@ -1,0 +1,205 @@
+"""Documents that people write: YAML read into pydantic models, errors that say what to change.
+
+    >>> from federation.spec import PrivacySpec
+    >>> parse({"epsilon": 1.0}, PrivacySpec, "job.yaml").epsilon
+    1.0
+
+An error names the file, the field, the value and what is allowed; for an unknown field it names
+the nearest known one. Values of secret fields (URLs, keys) and of unknown fields are never shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from federation.errors import BadInput, NotFound
+
+M = TypeVar("M", bound=BaseModel)
+
+_SECRET = frozenset({"url", "ledger", "password", "token"})
+_LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
+
+
+def load_yaml(path: Path, model: type[M]) -> M:
+    """Read one YAML document into `model`.
+
+    Raises `NotFound` where there is no such file and `BadInput` where it is not YAML, says a key
+    twice, or does not fit the model.
+    """
+    return parse(read_yaml(path), model, str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML document as plain data; a key said twice raises `BadInput`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file", field="file", value=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path}: cannot be read as text ({type(error).__name__})",
+            field="file",
+            value=str(path),
+            allowed="a readable UTF-8 file",
+        ) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None:
+            _refuse_repeated_keys(node, str(path))
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise BadInput(
+            f"{path}: not a YAML document{place}", field="file", value=str(path), allowed="YAML"
+        ) from None
+
+
+def parse(data: Any, model: type[M], where: str) -> M:
+    """Read plain data into `model`; `where` names its origin in the `BadInput` raised."""
+    if not isinstance(data, Mapping):
+        raise BadInput(
+            f"{where}: expected a mapping of fields, found {_kind(data)}",
+            field="document",
+            allowed=sorted(model.model_fields),
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _bad_input(error, model, where) from None
+
+
+def _bad_input(error: ValidationError, model: type[BaseModel], where: str) -> BadInput:
+    # An unknown field is told first: a misspelt name also makes its proper field "missing".
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = problems[0]
+    loc = first["loc"]
+    path, known = _locate(model, loc)
+    field = ".".join(path) or "document"
+    more = f" ({len(problems) - 1} further problems)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
+        return BadInput(
+            f"{where}: {field}: unknown field{hint}{more}",
+            field=field,
+            value=path[-1],
+            allowed=known,
+        )
+    value = _shown(first, path)
+    said = f" (here: {value!r})" if value is not None else ""
+    allowed = _allowed(first)
+    return BadInput(
+        f"{where}: {field}: {_says(first)}{said}{more}", field=field, value=value, allowed=allowed
+    )
+
+
+def _says(problem: ErrorDetails) -> str:
+    if problem["type"] == "missing":
+        return "required field is not there"
+    if problem["input"] is None and problem["type"] != "value_error":
+        return "nothing is declared yet; write a value"
+    message = problem["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _allowed(problem: ErrorDetails) -> object:
+    context = problem.get("ctx", {})
+    for name in ("expected", "expected_tags", "pattern"):
+        if name in context:
+            return context[name]
+    limits = [f"{sign} {context[name]}" for name, sign in _LIMITS.items() if name in context]
+    return ", ".join(limits) or _says(problem)
+
+
+def _shown(problem: ErrorDetails, path: list[str]) -> object:
+    value = problem["input"]
+    if problem["type"] == "missing" or _SECRET.intersection(path):
+        return None
+    if isinstance(value, bool | int | float):
+        return value
+    return value[:80] if isinstance(value, str) else None
+
+
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """The path as a person wrote it, and the names known where it ends."""
+    path: list[str] = []
+    known: list[str] = []
+    here: Any = model
+    for part in loc:
+        here = _strip(here)
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            known = sorted(here.model_fields)
+            fields = here.model_fields
+            here = fields[str(part)].annotation if part in fields else None
+            path.append(str(part))
+            continue
+        members = list(_members(here))
+        if members:
+            # A tagged union puts its tag into the location; nobody wrote it there.
+            tagged = [m for m in members if str(part) in _tags(m)]
+            if tagged:
+                here = tagged[0]
+                continue
+        path.append(str(part))
+        arguments = typing.get_args(here)
+        here = arguments[-1] if typing.get_origin(here) in _MAPPINGS else (arguments or (None,))[0]
+    return path, known
+
+
+_MAPPINGS = (dict, Mapping)
+
+
+def _strip(annotation: Any) -> Any:
+    while True:
+        if typing.get_origin(annotation) is Annotated:
+            annotation = typing.get_args(annotation)[0]
+            continue
+        members = [m for m in _members(annotation) if m is not type(None)]
+        if len(members) != 1:
+            return annotation
+        annotation = members[0]
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        yield from typing.get_args(annotation)
+
+
+def _tags(member: Any) -> set[str]:
+    member = _strip(member)
+    if not (isinstance(member, type) and issubclass(member, BaseModel)):
+        return {getattr(member, "__name__", str(member))}
+    literals = (typing.get_args(f.annotation) for f in member.model_fields.values())
+    return {str(value) for values in literals for value in values if isinstance(value, str)}
+
+
+def _refuse_repeated_keys(node: yaml.Node, where: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise BadInput(
+                    f"{where}: line {key.start_mark.line + 1}: {name!r} stands here twice",
+                    field=name,
+                    allowed="each key once",
+                )
+            seen.add(name)
+            _refuse_repeated_keys(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item, where)
+
+
+def _kind(data: Any) -> str:
+    return "nothing" if data is None else f"a {type(data).__name__}"

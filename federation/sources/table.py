@@ -1,0 +1,103 @@
+"""One table out of any source: named columns of equal length, as they stand in the source.
+
+What is wrong with a source as a whole (no file, not of its format, no such column) raises an
+error that names it. What is wrong with a row never does: the row comes out as it could be read,
+and `notes` counts such rows for the owner's check.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from federation.errors import BadInput, Missing
+from federation.settings import SourceConfig
+
+PartName = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns by name: numbers [rows], objects [rows], or arrays [rows, ...] such as images."""
+
+    columns: Mapping[str, NDArray[Any]]
+    rows: int
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """A module of this package that reads one kind of source."""
+
+    @staticmethod
+    def columns(source: Any, *, separate_test: bool) -> tuple[str, ...]:
+        """The names of the columns that are there."""
+        ...
+
+    @staticmethod
+    def read(source: Any, columns: Sequence[str], *, separate_test: bool) -> Table:
+        """Read these columns, all of which are there."""
+        ...
+
+    @staticmethod
+    def has_test(source: Any) -> bool:
+        """Whether the source names a separate test part."""
+        ...
+
+
+def reader(source: SourceConfig) -> Reader:
+    """The module that reads this kind of source; only that one is imported."""
+    module: Any = importlib.import_module(f"federation.sources.{source.kind}")
+    return module  # type: ignore[no-any-return]
+
+
+def columns(source: SourceConfig) -> tuple[str, ...]:
+    """The names of the columns of a source."""
+    return reader(source).columns(source, separate_test=False)
+
+
+def read(source: SourceConfig, wanted: Sequence[str], *, separate_test: bool = False) -> Table:
+    """Read `wanted` columns of a source, or of its separate test part.
+
+    Raises `BadInput` for a column that is not there or a test part that is not named, `Missing`
+    for a file or database that is not there.
+    """
+    module = reader(source)
+    if separate_test and not module.has_test(source):
+        raise BadInput(
+            f"source of {', '.join(source.datasets)}: the data set is split by files, "
+            "but the source names no test part",
+            field="test",
+            allowed="a test file, table or query of its own",
+        )
+    there = module.columns(source, separate_test=separate_test)
+    for name in wanted:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f"; it has {near[0]!r}" if near else ""
+            raise BadInput(
+                f"source of {', '.join(source.datasets)}: no column {name!r}{hint}",
+                field="column",
+                value=name,
+                allowed=list(there),
+            )
+    return module.read(source, wanted, separate_test=separate_test)
+
+
+def existing(path: Path) -> Path:
+    """The path, if there is a file; else `Missing`."""
+    if not path.is_file():
+        raise Missing(f"source {path}: no such file", field="path", value=str(path))
+    return path
+
+
+def unreadable(path: Path, form: str) -> BadInput:
+    """The error of a file that is not of its form."""
+    return BadInput(
+        f"source {path}: cannot be read as {form}", field="path", value=str(path), allowed=form
+    )
