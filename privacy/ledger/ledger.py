@@ -156,6 +156,11 @@ class Ledger:
         store.upgrade()
         store.close()
 
+    @property
+    def path(self) -> str:
+        """Where the database is: a path, or an address without its password."""
+        return str(self._store.path or self._store.shown)
+
     def close(self) -> None:
         """Close the database's connections."""
         self._store.close()

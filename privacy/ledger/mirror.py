@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Column, MetaData, Table, Text, UniqueConstrai
 
 from privacy.errors import InvalidRequest, LedgerMissing, LedgerTampered
 from privacy.ledger.chain import Head, Receipt
-from privacy.ledger.signing import Verifier
+from privacy.ledger.signing import Verifier, ed25519
 from privacy.ledger.store import Store
 
 _metadata = MetaData()
@@ -39,7 +39,8 @@ class Mirror:
     """Receipts as the coordinator keeps them.
 
     `verify` checks signatures; `keys` are the silos' public keys by name, from the membership:
-    where they are given, a receipt by any other key is refused.
+    where they are given, a receipt by any other key is refused; else a silo's first receipt
+    fixes its key.
     """
 
     def __init__(self, store: Store, verify: Verifier, keys: Mapping[str, str] | None) -> None:
@@ -48,7 +49,9 @@ class Mirror:
         self._keys = keys
 
     @classmethod
-    def create(cls, url: str, *, verify: Verifier, keys: Mapping[str, str] | None = None) -> Mirror:
+    def create(
+        cls, url: str, *, verify: Verifier = ed25519, keys: Mapping[str, str] | None = None
+    ) -> Mirror:
         """Make a new mirror; a place that holds one already raises `InvalidRequest`."""
         store = Store(url)
         store.create_file()
@@ -60,12 +63,20 @@ class Mirror:
         return cls(store, verify, keys)
 
     @classmethod
-    def open(cls, url: str, *, verify: Verifier, keys: Mapping[str, str] | None = None) -> Mirror:
+    def open(
+        cls, url: str, *, verify: Verifier = ed25519, keys: Mapping[str, str] | None = None
+    ) -> Mirror:
         """Open a mirror; none there raises `LedgerMissing`."""
         store = Store(url)
         if (store.path is not None and not store.path.exists()) or not _there(store):
             raise LedgerMissing(f"{store.shown}: no mirror here", field="mirror", value=store.shown)
         return cls(store, verify, keys)
+
+    def __enter__(self) -> Mirror:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the database's connections."""
@@ -125,6 +136,13 @@ class Mirror:
 
     def _keep(self, connection: Any, receipt: Receipt) -> Head:
         row, table = _row(receipt), _receipts.c
+        first_of = select(table.public).where(table.silo == receipt.silo).limit(1)
+        if connection.execute(first_of).scalar() not in (None, receipt.public):
+            raise LedgerTampered(
+                f"a receipt of {receipt.silo} by another key than its first",
+                field="public",
+                value=receipt.public,
+            )
         same = connection.execute(
             select(_receipts).where(table.silo == receipt.silo, table.seq == receipt.seq)
         ).first()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from nacl.signing import VerifyKey
+
 
 class Signer(Protocol):
     """A private key; `secure.keys.SigningKey` is one."""
@@ -21,3 +23,8 @@ class Verifier(Protocol):
     def __call__(self, public: str, message: bytes, signature: bytes) -> None:
         """Raise any exception unless `signature` over `message` is by `public`."""
         ...
+
+
+def ed25519(public: str, message: bytes, signature: bytes) -> None:
+    """Check an Ed25519 signature by a key of 64 hexadecimal digits; raises where it is wrong."""
+    VerifyKey(bytes.fromhex(public)).verify(message, signature)

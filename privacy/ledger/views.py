@@ -68,7 +68,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """One charge of an account's history."""
+    """One charge of an account's history.
+
+    `share` of the whole account; `seq` and `when` of the reservation's entry.
+    """
 
     key: str
     job: str
@@ -76,7 +79,8 @@ class Spend:
     event: Event
     charge: Charge
     share: float
-    at: datetime
+    seq: int
+    when: datetime
 
 
 def account_view(opening: dict[str, Any], balance: Balance, seq: int) -> Account:
@@ -137,7 +141,8 @@ def spend_view(charge: ChargeState, account: str, limits: tuple[int, ...], at: d
         event=parse(line.event),
         charge=line.charge,
         share=share(limits, line.charge),
-        at=at,
+        seq=charge.reserved_at,
+        when=at,
     )
 
 
