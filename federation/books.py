@@ -29,6 +29,17 @@ def open_ledger(home: Home, silo: str) -> Ledger:
 
 
 @contextmanager
+def open_mirror(home: Home) -> Iterator[Mirror]:
+    """Open the coordinator's mirror; it accepts receipts by the members' keys only."""
+    keys = {name: facts.public_key for name, facts in home.federation().silos.items()}
+    mirror = Mirror.open(f"sqlite:///{home.mirror}", verify=verify, keys=keys)
+    try:
+        yield mirror
+    finally:
+        mirror.close()
+
+
+@contextmanager
 def opened(home: Home, silo: str | None) -> Iterator[dict[str, Ledger]]:
     """Open the ledgers of all silos here, or of one."""
     names = list(home.silo_names())
@@ -73,7 +84,7 @@ def spend_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
         {
             "account": f"{silo}/{account.id}",
             "entry": spend.seq,
-            "when": spend.when.isoformat(timespec="seconds"),
+            "when": spend.at.isoformat(timespec="seconds"),
             "job": spend.job,
             "state": spend.state,
             "share": spend.share,
@@ -116,7 +127,7 @@ def forecast_lines(home: Home, silo: str | None, spec: JobSpec | None) -> list[d
 
 def verification(home: Home, silo: str | None) -> dict[str, Any]:
     """Verify the ledgers here against chain, head file and the coordinator's mirror."""
-    with Mirror.open(f"sqlite:///{home.mirror}") as mirror:
+    with open_mirror(home) as mirror:
         heads = mirror.heads()
     lines: list[dict[str, Any]] = []
     first_bad: dict[str, Any] | None = None

@@ -9,12 +9,13 @@ refused, because a second answer would be a second release.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from federation.errors import IntegrityError, PolicyRefused
-from privacy.events import Event
+from privacy.events import All, Event, Repeat, parse
 from privacy.ledger import Ledger
 
 
@@ -67,6 +68,8 @@ class Gate:
                     field="request",
                     value=asked,
                 )
+            cost = event.model_dump_json() if event is not None else ""
+            self._begun(path).write_text(cost)
             body = produce()
             write_durably(path, body)
         self._ledger.record_egress(
@@ -81,9 +84,26 @@ class Gate:
         )
         return body
 
-    def released(self, name: str) -> int:
-        """How many releases of this name the job has made."""
-        return sum(1 for _ in self._directory.glob(f"*-{name}-*"))
+    def begun(self) -> Event:
+        """What the releases that were begun cost together, those that never left included."""
+        times: dict[str, int] = {}
+        for path in self._directory.glob(".*.begun"):
+            cost = path.read_text()
+            if cost:
+                times[cost] = times.get(cost, 0) + 1
+        return All(
+            of=tuple(
+                Repeat(times=n, of=parse(json.loads(cost))) for cost, n in sorted(times.items())
+            )
+        )
+
+    def forget(self) -> None:
+        """Drop the stored releases of a job that is settled; the egress log keeps their digests."""
+        for path in self._directory.iterdir():
+            path.unlink()
+
+    def _begun(self, path: Path) -> Path:
+        return path.with_name(f".{path.name}.begun")
 
 
 def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:

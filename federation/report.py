@@ -13,6 +13,7 @@ from federation.model_card import model_card
 from federation.plots import draw
 from federation.record import Job
 from federation.release import write_durably
+from privacy.ledger import Receipt
 
 
 def result_of(job: Job) -> dict[str, Any]:
@@ -104,8 +105,8 @@ def _markdown(
         "|---|--:|---|",
     ]
     for silo, line in settlement.items():
-        head = line["receipt"]["body"]
-        lines.append(f"| {silo} | {head['seq']} | `{head['hash']}` |")
+        head = Receipt.read(line["receipt"]).head
+        lines.append(f"| {silo} | {head.seq} | `{head.hash}` |")
     lines += ["", f"Job `{job.id}`, spec `{job.spec.digest()}`.", ""]
     return "\n".join(lines)
 

@@ -20,12 +20,13 @@ from federation import jobs, policy, pricing, statements
 from federation.documents import parse
 from federation.errors import IntegrityError, NotFound
 from federation.home import Home
-from federation.jobs.base import AccountFacts, Executed, PartyFacts, PartyQuote, SiloContext
+from federation.jobs.base import AccountFacts, PartyFacts, PartyQuote, SiloContext
 from federation.membership import Membership
 from federation.release import Gate, write_durably
 from federation.spec import JobSpec, digest
 from federation.version import code_version
-from privacy import events
+from privacy.events import Event
+from privacy.events import parse as parse_event
 from privacy.ledger import Ledger, Receipt, Stop
 from secure.errors import ExchangeClosed
 from secure.exchange.base import Endpoint
@@ -157,7 +158,6 @@ class Silo:
             no_privacy=spec.no_privacy,
             exact_evaluation=spec.exact_evaluation,
         )
-        gate = Gate(self.ledger, job, self._paths.releases / job, allowed)
 
         def rows(part: str) -> Part:
             from federation.sources.rows import load_part
@@ -172,59 +172,71 @@ class Silo:
             quote=quote,
             facts=facts,
             endpoint=endpoint,
-            gate=gate,
+            gate=self._gate(job, allowed),
             secret=(self._job(job) / "secret").read_bytes(),
             rows=rows,
             deadline=deadline,
         )
         try:
-            executed = jobs.kind(spec.kind).participate(context)
+            stop = jobs.kind(spec.kind).participate(context)
         except ExchangeClosed:
             return  # the coordinator went away: the charge stands, a resume goes on with it
         except Exception as error:
             self._log(job, error)
-            self._keep(job, Executed(quote.event, Stop.OWN_FAULT))
+            self._keep(job, Stop.OWN_FAULT)
             code = getattr(error, "code", "SILO-FAULT")
             body: bytes = msgpack.packb(code)
             endpoint.send("coordinator", job=job, round=0, name="fault", body=body)
             return
-        self._keep(job, executed)
+        self._keep(job, stop)
 
     def settle(self, job: str) -> Receipt:
         """Settle what was run, destroy the job's secret, and drop its stored releases."""
         facts, quote = self.quote(_parse_spec(self._manifest(job)["body"]["spec"]))
-        kept = self._job(job) / "executed.json"
-        if kept.exists():
-            record = json.loads(kept.read_bytes())
-            executed = pricing.account_events(
-                events.parse(record["event"]), quote.unit, facts
-            )
-            receipt = self.ledger.settle(job, executed=executed, stop=Stop(record["stop"]))
-        else:
-            receipt = self.ledger.settle(job, executed=None, stop=Stop.OTHER_PARTY)
+        stop, event = self._executed(job, quote)
+        charge = self.ledger.charge(job)
+        reserved = set(charge.lines) if charge else set()
+        ran = pricing.account_events(event, quote.unit, facts)
+        executed = {account: ran[account] for account in reserved}
+        receipt = self.ledger.settle(job, executed=executed, stop=stop)
         secret = self._job(job) / "secret"
         if secret.exists():
             with secret.open("r+b") as file:
                 file.write(os.urandom(32))
                 os.fsync(file.fileno())
             secret.unlink()
-        for path in (self._paths.releases / job).glob("*"):
-            path.unlink()
+        self._gate(job).forget()
         return receipt
 
     def executed_epsilon(self, job: str) -> float:
         """The PLD price of what the job ran here, at the account's delta."""
         facts, quote = self.quote(_parse_spec(self._manifest(job)["body"]["spec"]))
-        kept = self._job(job) / "executed.json"
-        event = events.parse(json.loads(kept.read_bytes())["event"]) if kept.exists() else quote.event
-        return pricing.epsilon(event, quote, facts)
+        return pricing.epsilon(self._executed(job, quote)[1], quote, facts)
 
     def _job(self, job: str) -> Path:
         return self._paths.jobs / job
 
-    def _keep(self, job: str, executed: Executed) -> None:
-        record = {"event": executed.event.model_dump(mode="json"), "stop": executed.stop.value}
-        write_durably(self._job(job) / "executed.json", json.dumps(record).encode())
+    def _gate(self, job: str, allowed: frozenset[str] = frozenset()) -> Gate:
+        return Gate(self.ledger, job, self._paths.releases / job, allowed)
+
+    def _keep(self, job: str, stop: Stop) -> None:
+        write_durably(self._job(job) / "stop", stop.value.encode())
+
+    def _executed(self, job: str, quote: PartyQuote) -> tuple[Stop, Event]:
+        """Why the job ended here, and what it ran: all of it, or the releases it began.
+
+        Kept once found out: a settled job's releases are gone.
+        """
+        kept = self._job(job) / "executed.json"
+        if not kept.exists():
+            said = self._job(job) / "stop"
+            stop = Stop(said.read_text()) if said.exists() else Stop.OTHER_PARTY
+            whole = stop in (Stop.COMPLETED, Stop.OWN_FAULT)
+            event = quote.event if whole else self._gate(job).begun()
+            record = {"stop": stop.value, "event": event.model_dump(mode="json")}
+            write_durably(kept, json.dumps(record).encode())
+        record = json.loads(kept.read_bytes())
+        return Stop(record["stop"]), parse_event(record["event"])
 
     def _log(self, job: str, error: Exception) -> None:
         """Write the fault where the owner can read it; it may hold row values and stays here."""

@@ -18,13 +18,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from federation import lifecycle
+from federation.books import open_mirror
 from federation.embedded import Embedded
 from federation.errors import JobFailed, TacitError
 from federation.home import Home
 from federation.progress import observer
 from federation.record import Job
 from federation.report import publish, result_of
-from privacy.ledger.mirror import Mirror
 
 
 def step(name: str, verb: Callable[[], Any]) -> Any:
@@ -50,7 +50,7 @@ def run_job(home: str, job_id: str) -> dict[str, Any]:
     with (
         job.working(),
         Embedded(where) as parties,
-        Mirror.open(f"sqlite:///{where.mirror}") as mirror,
+        open_mirror(where) as mirror,
     ):
         step("reserve", partial(lifecycle.reserve, job, parties, mirror))
         step("start", partial(lifecycle.start, job, parties, mirror))

@@ -4,7 +4,7 @@ A kind is a module of this package with `Spec` (a `JobSpec`) and three verbs:
 
     quote(spec, facts) -> {silo: PartyQuote}      from public facts alone; reads no row
     coordinate(context) -> Outcome                what the coordinator does
-    participate(context) -> Executed              what a party does, by context.role
+    participate(context) -> Stop                  what a party does, by context.role
 
 A new kind is one such module, one flow and one page of docs.
 """

@@ -78,14 +78,6 @@ class PartyQuote:
 
 
 @dataclass(frozen=True)
-class Executed:
-    """What a party really ran, in the job's unit, and why it stopped."""
-
-    event: Event
-    stop: Stop
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What the coordinator has at the end: released numbers and public files only."""
 
@@ -180,6 +172,6 @@ class JobKind(Protocol):
         ...
 
     @staticmethod
-    def participate(context: SiloContext) -> Executed:
-        """Run one party's part."""
+    def participate(context: SiloContext) -> Stop:
+        """Run one party's part; tell why it ended."""
         ...

@@ -19,7 +19,6 @@ import msgpack
 from federation.errors import BadInput
 from federation.jobs.base import (
     CoordinatorContext,
-    Executed,
     Outcome,
     PartyFacts,
     PartyQuote,
@@ -104,7 +103,7 @@ def coordinate(context: CoordinatorContext) -> Outcome:
     )
 
 
-def participate(context: SiloContext) -> Executed:
+def participate(context: SiloContext) -> Stop:
     """Answer the coordinator's requests until it says finish."""
     from federation.training.trainer import Trainer
 
@@ -118,7 +117,7 @@ def participate(context: SiloContext) -> Executed:
         if header.job != context.job or header.sender != "coordinator":
             continue
         if header.name == "finish":
-            break
+            return _stop(spec, header.round)
         request = msgpack.packb([header.name, header.round, message.body])
         if header.name == "update":
             body = context.gate.release(
@@ -143,13 +142,6 @@ def participate(context: SiloContext) -> Executed:
         context.endpoint.send(
             "coordinator", job=context.job, round=header.round, name=header.name, body=body
         )
-    rounds, evaluations = context.gate.released("update"), context.gate.released("evaluate")
-    if rounds == spec.strategy.rounds:
-        return Executed(context.quote.event, Stop.COMPLETED)
-    if spec.evaluation.release == "exact":
-        return Executed(context.quote.event, Stop.OWN_FAULT)  # an unpriced number decided the stop
-    assert context.quote.family is not None or spec.privacy.none
-    return Executed(_executed(spec, context.quote, rounds, evaluations), Stop.RELEASED_RESULT)
 
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
@@ -221,15 +213,16 @@ def job_event(
     return All(of=tuple(parts))
 
 
-def _executed(spec: Spec, quote: PartyQuote, rounds: int, evaluations: int) -> Event:
-    if spec.privacy.none:
-        return NOTHING
-    plan = quote.plan
-    return job_event(plan, plan["noise_multiplier"], plan["evaluation_noise"], rounds, evaluations)
+def _stop(spec: Spec, rounds: int) -> Stop:
+    if rounds >= spec.strategy.rounds:
+        return Stop.COMPLETED
+    # A stop decided on exact counts depends on rows, so nothing may come back for it.
+    return Stop.OWN_FAULT if spec.exact_evaluation else Stop.RELEASED_RESULT
 
 
 def _round_event(spec: Spec, quote: PartyQuote) -> Event | None:
-    return None if spec.privacy.none else _executed(spec, quote, 1, 0)
+    plan = quote.plan
+    return None if spec.no_privacy else job_event(plan, plan["noise_multiplier"], 0.0, 1, 0)
 
 
 def _evaluation_event(quote: PartyQuote) -> Event | None:

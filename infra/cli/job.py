@@ -92,16 +92,16 @@ def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
     """Cancel an interrupted job; what it reserved and never started comes back."""
     with reporting(json) as out:
         from federation import lifecycle
+        from federation.books import open_mirror
         from federation.embedded import Embedded
         from federation.record import Job
-        from privacy.ledger.mirror import Mirror
 
         where = find_home(home)
         job = Job(where, id)
         with (
             job.working(),
             Embedded(where) as parties,
-            Mirror.open(f"sqlite:///{where.mirror}") as mirror,
+            open_mirror(where) as mirror,
         ):
             lifecycle.cancel(job, parties, mirror)
         document = {"job_id": job.id, "status": job.status}
