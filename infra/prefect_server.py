@@ -1,0 +1,171 @@
+"""The Prefect server of the embedded stack: started for a run, stopped with it.
+
+A fresh SQLite file costs the server most of its start in migrations, so a migrated one is kept in
+the user's cache, per Prefect and Python version, and copied for each run. What the server says
+goes to a log file in its own directory, never to the terminal. This module imports no Prefect.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from federation.errors import Missing
+from infra.process import start, stop
+
+START_ALLOWANCE = 120.0
+"""Seconds within which a server must answer."""
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_COLORS": "false",
+    "PREFECT_SHOW_STARTUP_TIPS": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+}
+"""Settings of server and client: no telemetry, no log to the API, nothing on the terminal."""
+
+
+class Server:
+    """A server that is coming up; `wait` returns its API URL once it answers."""
+
+    def __init__(self, url: str, child: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+        self.url = url
+        self._child = child
+        self._log = log
+
+    def wait(self) -> str:
+        """Wait until the server answers; `Missing` where it ends or takes too long."""
+        deadline = time.monotonic() + START_ALLOWANCE
+        while time.monotonic() < deadline:
+            if self._child is not None and self._child.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                    if answer.status == 200:
+                        return self.url
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        where = f"; its log: {self._log}" if self._log else ""
+        raise Missing(
+            f"no Prefect server answers at {self.url}{where}", field="prefect", value=self.url
+        )
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[Server]:
+    """Start a server for this run and stop it after; or use the one that is configured.
+
+    TACIT_PREFECT_URL, or `stack.json` in the home (written by the distributed stack), names a
+    running one. The server listens on loopback and keeps its state in a temporary directory; the
+    log is kept in the home as `prefect.log`.
+    """
+    running = os.environ.get("TACIT_PREFECT_URL") or _of_stack(home)
+    if running:
+        yield Server(running.rstrip("/"), None, None)
+        return
+    with tempfile.TemporaryDirectory(prefix="tacit-prefect-") as directory:
+        place = Path(directory)
+        database = place / "prefect.db"
+        cached = _cache()
+        if cached.exists():
+            shutil.copyfile(cached, database)
+        port = _free_port()
+        url = f"http://127.0.0.1:{port}/api"
+        log = home / "prefect.log" if home.is_dir() else place / "prefect.log"
+        log.unlink(missing_ok=True)
+        child = start(
+            [
+                sys.executable,
+                "-m",
+                "prefect",
+                "server",
+                "start",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--no-ui",
+            ],
+            environment=_server_environment(place, database),
+            log=log,
+        )
+        server = Server(url, child, log)
+        try:
+            yield server
+        finally:
+            migrated = _answers(url)
+            stop(child)
+            if migrated and not cached.exists():
+                _keep(database, cached)
+
+
+def client_environment(url: str, home: Path) -> dict[str, str]:
+    """What a client in this process needs before Prefect is imported."""
+    return QUIET | {"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "coordinator" / "prefect")}
+
+
+def _server_environment(place: Path, database: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    return kept | QUIET | {
+        "PREFECT_HOME": str(place),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "TACIT_OWNER": str(os.getpid()),
+    }
+
+
+def _of_stack(home: Path) -> str | None:
+    try:
+        url = json.loads((home / "stack.json").read_text())["prefect"]
+    except (FileNotFoundError, KeyError, ValueError):
+        return None
+    return str(url)
+
+
+def _cache() -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    version = importlib.metadata.version("prefect")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return root / "tacit" / f"prefect-{version}-python-{python}.db"
+
+
+def _keep(database: Path, cached: Path) -> None:
+    """Put a clean copy of a migrated database into the cache, whole or not at all."""
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    partial = cached.with_suffix(f".{os.getpid()}.partial")
+    with sqlite3.connect(database) as source, sqlite3.connect(partial) as target:
+        source.backup(target)
+    source.close()
+    target.close()
+    partial.replace(cached)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
