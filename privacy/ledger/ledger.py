@@ -13,41 +13,33 @@ head to a file outside the database before it returns. The rules are in docs/led
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
-from privacy.errors import InvalidRequest, LedgerMissing, LedgerTampered
+from privacy.errors import InvalidRequest
 from privacy.events import Event
-from privacy.ledger import canonical, clock, replay, schema
+from privacy.ledger import canonical, checkpoint, clock, founding, recovery, schema
 from privacy.ledger import verify as verification
 from privacy.ledger.balance import repeats
-from privacy.ledger.chain import SCHEMA, Entry, Head, Identity, Receipt, check_signature, seal
+from privacy.ledger.chain import Entry, Head, Identity, Receipt
 from privacy.ledger.filters import for_terms, open_filter
 from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.filters.base import Filter
-from privacy.ledger.heads import HeadFile, write_durably
+from privacy.ledger.heads import HeadFile
+from privacy.ledger.history import history
 from privacy.ledger.operations import owner, reserve, run
 from privacy.ledger.pricing import Prices, accountant_version
 from privacy.ledger.rows import Rows
 from privacy.ledger.signing import Signer, Verifier
-from privacy.ledger.states import ACTIVE, ChargeState, State, Stop
+from privacy.ledger.states import ChargeState, State, Stop
 from privacy.ledger.store import Store
 from privacy.ledger.terms import AccountTerms, check_epsilon, name
-from privacy.ledger.views import (
-    Account,
-    Admission,
-    Spend,
-    account_view,
-    admission_view,
-    spend_view,
-)
-
-Decision = Callable[[Rows, datetime], "dict[str, Any] | int"]
+from privacy.ledger.views import Account, Admission, Spend, account_view, admission_view
+from privacy.ledger.writer import Writer
 
 
 class Ledger:
@@ -73,6 +65,7 @@ class Ledger:
         self._verify = verify
         self._now = now
         self._prices = Prices()
+        self._writer = Writer(store, identity, heads, signer, now)
 
     @classmethod
     def create(
@@ -87,30 +80,9 @@ class Ledger:
     ) -> Ledger:
         """Make a new ledger; a place that holds one already raises `InvalidRequest`."""
         name("silo", silo)
-        store = Store(url)
-        heads = HeadFile(head)
-        with heads.locked():
-            if head.exists() or store.revision() is not None:
-                raise InvalidRequest(
-                    f"{store.shown}: there is a ledger, or the head of one, already",
-                    field="ledger",
-                    value=store.shown,
-                )
-            store.create_file()
-            store.upgrade()
-            made = Identity(os.urandom(16).hex(), silo, signer.public, _stamp(clock()))
-            signed = signer.sign(canonical.statement(canonical.GENESIS, made.genesis)).hex()
-            row = {
-                "ledger": made.ledger,
-                "silo": made.silo,
-                "public": made.public,
-                "created_at": made.created_at,
-                "hash": made.genesis,
-                "signature": signed,
-            }
-            store.write(lambda connection: connection.execute(insert(schema.identity), row))
-            heads.write(made.ledger, Head(0, made.genesis))
-        return cls(store, made, heads, signer, verify, clock)
+        store, heads = Store(url), HeadFile(head)
+        identity = founding.found(store, heads, silo=silo, signer=signer, now=clock())
+        return cls(store, identity, heads, signer, verify, clock)
 
     @classmethod
     def open(
@@ -125,27 +97,8 @@ class Ledger:
     ) -> Ledger:
         """Open the silo's ledger; none there raises `LedgerMissing`."""
         store = Store(url)
-        store.require()
-        with store.reading() as connection:
-            rows = connection.execute(select(schema.identity)).all()
-        if not rows:
-            raise LedgerMissing(f"{store.shown}: no ledger here", field="ledger")
-        row = rows[0]
-        found = Identity(row.ledger, row.silo, row.public, row.created_at)
-        if len(rows) != 1 or row.hash != found.genesis or row.public != signer.public:
-            raise LedgerTampered(
-                f"{store.shown}: the ledger's identity does not agree with this silo's key",
-                field="identity",
-            )
-        check_signature(canonical.GENESIS, row.hash, row.signature, row.public, verify)
-        if row.silo != silo:
-            raise LedgerTampered(
-                f"{store.shown}: this is the ledger of {row.silo}, not of {silo}",
-                field="silo",
-                value=row.silo,
-                allowed=silo,
-            )
-        return cls(store, found, HeadFile(head), signer, verify, clock)
+        identity = founding.identify(store, silo=silo, public=signer.public, verify=verify)
+        return cls(store, identity, HeadFile(head), signer, verify, clock)
 
     @classmethod
     def upgrade(cls, url: str) -> None:
@@ -170,7 +123,9 @@ class Ledger:
     def open_account(self, terms: AccountTerms) -> Account:
         """Open an account; the same terms again change nothing."""
         made = open_filter(terms)
-        self._append(lambda rows, now: owner.open_account(rows, now, terms=terms, filter_=made))
+        self._writer.append(
+            lambda rows, now: owner.open_account(rows, now, terms=terms, filter_=made)
+        )
         return self.account(terms.source, terms.unit)
 
     def accounts(self) -> list[Account]:
@@ -189,7 +144,7 @@ class Ledger:
         check_epsilon(epsilon)
         filter_, _ = self._filter(account_id)
         limits = filter_.limits(epsilon)
-        self._append(
+        self._writer.append(
             lambda rows, now: owner.set_capacity(
                 rows, now, account=account_id, epsilon=epsilon, limits=limits, reason=reason
             )
@@ -200,7 +155,7 @@ class Ledger:
         """Price every active charge with today's accountant; charges only rise."""
         filter_, epsilon = self._filter(account_id)
         keys = [spend.key for spend in self.history(account_id)]
-        self._append(
+        self._writer.append(
             lambda rows, now: owner.reprice(
                 rows,
                 now,
@@ -215,7 +170,9 @@ class Ledger:
     def mark_breached(self, accounts: Iterable[str], reason: str) -> None:
         """Close accounts for good: they admit nothing more."""
         named = sorted(accounts)
-        self._append(lambda rows, now: owner.breach(rows, now, accounts=named, reason=reason))
+        self._writer.append(
+            lambda rows, now: owner.breach(rows, now, accounts=named, reason=reason)
+        )
 
     # Charges
 
@@ -256,9 +213,9 @@ class Ledger:
         name("key", key)
         name("job", job)
         self.expire()
-        prices = {account: self._checked(account, event) for account, event in events.items()}
+        prices = {account: self.charge_for(account, event) for account, event in events.items()}
         dumped = {account: _dump(event) for account, event in events.items()}
-        return self._receipt(
+        return self._writer.receipt(
             lambda rows, now: reserve.reserve(
                 rows,
                 now,
@@ -275,7 +232,7 @@ class Ledger:
 
     def release(self, key: str) -> Receipt:
         """Give back a reservation that was never started."""
-        return self._receipt(lambda rows, now: reserve.release(rows, now, key=key))
+        return self._writer.receipt(lambda rows, now: reserve.release(rows, now, key=key))
 
     def expire(self) -> int:
         """Give back every reservation whose time is over by this clock; returns how many."""
@@ -286,16 +243,16 @@ class Ledger:
         with self._store.reading() as connection:
             keys = list(connection.execute(due).scalars())
         if keys:
-            self._append(lambda rows, now: reserve.expire(rows, now, keys=keys))
+            self._writer.append(lambda rows, now: reserve.expire(rows, now, keys=keys))
         return len(keys)
 
     def start(self, key: str, *, go: str) -> Receipt:
         """Start a reservation on the coordinator's go; after this nothing times out."""
-        return self._receipt(lambda rows, now: run.start(rows, now, key=key, go=go))
+        return self._writer.receipt(lambda rows, now: run.start(rows, now, key=key, go=go))
 
     def mark_read(self, key: str) -> None:
         """Record, durably, that the first row is about to be read."""
-        self._append(lambda rows, now: run.read(rows, now, key=key))
+        self._writer.append(lambda rows, now: run.read(rows, now, key=key))
 
     def settle(self, key: str, *, executed: Mapping[str, Event] | None, stop: Stop) -> Receipt:
         """Settle a started charge on what was executed (`None`: all of it).
@@ -309,20 +266,19 @@ class Ledger:
         ran = {account: event for account, event in (executed or {}).items() if account in before}
         dumped = None if executed is None else {a: _dump(e) for a, e in executed.items()}
         filters = {account: self._filter(account) for account in before}
-        return self._receipt(
+
+        def price(account: str, event: Event | dict[str, Any]) -> Charge:
+            filter_, epsilon = filters[account]
+            return self._prices.of(filter_, event, epsilon)
+
+        return self._writer.receipt(
             lambda rows, now: run.settle(
                 rows,
                 now,
                 key=key,
                 executed=dumped,
-                executed_prices={
-                    account: self._prices.of(*_at(filters[account], event))
-                    for account, event in ran.items()
-                },
-                reserved_prices={
-                    account: self._prices.of(*_at(filters[account], before[account].event))
-                    for account in ran
-                },
+                executed_prices={a: price(a, event) for a, event in ran.items()},
+                reserved_prices={a: price(a, before[a].event) for a in ran},
                 returns={account: filter_.returns for account, (filter_, _) in filters.items()},
                 stop=stop,
             )
@@ -330,7 +286,7 @@ class Ledger:
 
     def forfeit(self, key: str) -> Receipt:
         """End a started charge with all of it spent."""
-        return self._receipt(lambda rows, now: run.forfeit(rows, now, key=key))
+        return self._writer.receipt(lambda rows, now: run.forfeit(rows, now, key=key))
 
     def record_egress(
         self,
@@ -354,7 +310,7 @@ class Ledger:
                 raise InvalidRequest(
                     f"{field}: {value!r}", field=field, value=value, allowed=">= 0"
                 )
-        done = self._append(
+        done = self._writer.append(
             lambda rows, now: owner.egress(
                 rows,
                 now,
@@ -380,21 +336,7 @@ class Ledger:
     def history(self, account_id: str) -> list[Spend]:
         """The charges that count on an account, in the order of their reservations."""
         with self._store.reading() as connection:
-            limits = self._rows(connection).account(account_id).limits
-            records = connection.execute(select(schema.charges.c.record)).scalars()
-            charges = [ChargeState.read(canonical.decode(record)) for record in records]
-            mine = [c for c in charges if account_id in c.lines and c.state in ACTIVE]
-            mine.sort(key=lambda charge: charge.reserved_at)
-            at = schema.entries.c
-            times: dict[int, str] = {}
-            for begin in range(0, len(mine), 500):
-                some = [charge.reserved_at for charge in mine[begin : begin + 500]]
-                found = connection.execute(select(at.seq, at.recorded_at).where(at.seq.in_(some)))
-                times |= {row.seq: row.recorded_at for row in found}
-        return [
-            spend_view(charge, account_id, limits, clock.parse(times[charge.reserved_at]))
-            for charge in mine
-        ]
+            return history(connection, self._rows(connection), account_id)
 
     def head(self) -> Head:
         """Number and hash of the last entry."""
@@ -414,20 +356,7 @@ class Ledger:
     def checkpoint(self, path: Path) -> Head:
         """Write a signed checkpoint, to be kept where this host cannot change it."""
         head = self.head()
-        text = canonical.encode(
-            {
-                "ledger": self._identity.ledger,
-                "silo": self._identity.silo,
-                "public": self._identity.public,
-                "seq": head.seq,
-                "hash": head.hash,
-                "at": _stamp(self._now()),
-            }
-        )
-        digest = canonical.digest(canonical.CHECKPOINT, text)
-        signature = self._signer.sign(canonical.statement(canonical.CHECKPOINT, digest)).hex()
-        document = {"checkpoint": text, "signature": signature}
-        write_durably(path, (canonical.encode(document) + "\n").encode())
+        checkpoint.write(path, self._identity, head, self._signer, self._now())
         return head
 
     def verify(self, known_heads: Iterable[Head] = ()) -> verification.Verification:
@@ -436,67 +365,17 @@ class Ledger:
             self._store, self._identity, self._heads, self._verify, list(known_heads)
         )
 
-    # Appending
+    def recover(self, receipts: Iterable[Receipt]) -> recovery.Recovery:
+        """Bring a restored database up to what others know: replay receipts, else breach.
 
-    def _receipt(self, decide: Decision) -> Receipt:
-        done = self._append(decide)
-        if isinstance(done, Receipt):
-            return done
-        with self._store.reading() as connection:
-            return self._rows(connection).receipt(done)
-
-    def _append(self, decide: Decision) -> Receipt | int:
-        """Run one operation: at most one entry, its caches, and then the head outside.
-
-        Returns the entry, or what an operation that was done before answers.
+        `receipts`: this ledger's entries as others hold them (the coordinator's mirror, an
+        export); others are `LedgerTampered`.
         """
-        with self._heads.locked():
-            done = self._store.write(lambda connection: self._transact(connection, decide))
-            if isinstance(done, Receipt):
-                self._heads.write(self._identity.ledger, done.head)
-            return done
-
-    def _transact(self, connection: Any, decide: Decision) -> Receipt | int:
-        rows = self._rows(connection)
-        seq, hash_ = self._agreed(rows)
-        now = self._now()
-        decided = decide(rows, now)
-        if isinstance(decided, int):
-            return decided
-        body: dict[str, Any] = {
-            **decided,
-            "schema": SCHEMA,
-            "ledger": self._identity.ledger,
-            "seq": seq + 1,
-            "prev": hash_,
-            "at": _stamp(now),
-        }
-        replay.apply(rows, body)
-        body["after"] = rows.after()
-        sealed = seal(body, self._identity, self._signer)
-        rows.write(sealed, body)
-        return sealed
-
-    def _agreed(self, rows: Rows) -> tuple[int, str]:
-        """The chain's last entry, once the head file agrees with it.
-
-        A crash between commit and head leaves the database one entry ahead: that entry is taken,
-        and the file brought up to it before another follows.
-        """
-        seq, prev, hash_ = rows.last()
-        head = self._heads.read(self._identity.ledger) or Head(0, self._identity.genesis)
-        if (head.seq, head.hash) == (seq, hash_):
-            return seq, hash_
-        if seq == head.seq + 1 and prev == head.hash:
-            self._heads.write(self._identity.ledger, Head(seq, hash_))
-            return seq, hash_
-        raise LedgerTampered(
-            f"the database ends at entry {seq}, the head file at {head.seq}: entries were lost, "
-            "changed or put in; run verify, then recover",
-            field="head",
-            value=seq,
-            allowed=head.seq,
+        return recovery.recover(
+            self._store, self._identity, self._heads, self._writer, self._verify, list(receipts)
         )
+
+    # Inside
 
     def _rows(self, connection: Any) -> Rows:
         return Rows(connection, self._identity)
@@ -511,18 +390,10 @@ class Ledger:
         terms = AccountTerms.read(opening["terms"])
         return for_terms(terms, opening["parameters"]), balance.epsilon
 
-    def _checked(self, account: str, event: Event) -> Charge:
-        filter_, epsilon = self._filter(account)
-        return self._prices.of(filter_, event, epsilon)
-
 
 def _dump(event: Event) -> dict[str, Any]:
     dumped: dict[str, Any] = event.model_dump(mode="json")
     return dumped
-
-
-def _at(filter_: tuple[Filter, float], event: Event | dict[str, Any]) -> tuple[Filter, Any, float]:
-    return filter_[0], event, filter_[1]
 
 
 _stamp = clock.stamp

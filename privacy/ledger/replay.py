@@ -203,9 +203,38 @@ def _reprice(books: Books, body: Body) -> None:
 
 
 def _breach(books: Books, body: Body) -> None:
+    for key in body["started"]:
+        _forfeit_reserved(books, _expect(books.charge(key), (State.RESERVED,)), body["seq"])
+    for data in body["charges"].values():  # reserved in entries that are lost: charged whole
+        lines = {account: Line.read(line) for account, line in data["lines"].items()}
+        for account, line in lines.items():
+            balance = books.account(account)
+            books.put_account(account, replace(balance, spent=balance.spent.plus(line.charge)))
+        books.put_charge(
+            ChargeState(
+                **{**data, "lines": lines},
+                state=State.FORFEITED,
+                reserved_at=body["seq"],
+                ended_at=body["seq"],
+            )
+        )
     for account in body["accounts"]:
         balance = books.account(account)
         books.put_account(account, replace(balance, breached=balance.breached or body["reason"]))
+
+
+def _forfeit_reserved(books: Books, charge: ChargeState, seq: int) -> None:
+    for account, line in charge.lines.items():
+        balance = books.account(account)
+        books.put_account(
+            account,
+            replace(
+                balance,
+                reserved=balance.reserved.plus(line.charge, -1),
+                spent=balance.spent.plus(line.charge),
+            ),
+        )
+    books.put_charge(charge.moved(State.FORFEITED, ended_at=seq))
 
 
 def _expect(charge: ChargeState, states: Iterable[State]) -> ChargeState:

@@ -38,7 +38,7 @@ def statements(dialect: str) -> dict[str, str]:
 
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION tacit_append_only() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$
+$$ BEGIN RAISE EXCEPTION 'this table is append-only'; END $$
 """
 
 

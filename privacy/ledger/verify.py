@@ -136,6 +136,22 @@ def verify(
     )
 
 
+def check_database(store: Store, identity: Identity, check: Verifier) -> None:
+    """Raise `LedgerTampered` unless the database is whole in itself, whatever heads say."""
+    walk = _Walk(identity, check)
+    try:
+        with store.reading() as connection:
+            _check_frame(connection, identity, check)
+            walk.run(connection, set())
+            _check_caches(connection, walk.books)
+    except _BadError as bad:
+        raise LedgerTampered(
+            f"entry {bad.seq}: {bad.reason}; restore a whole backup first",
+            field="entries",
+            value=bad.seq,
+        ) from None
+
+
 class _Walk:
     def __init__(self, identity: Identity, check: Verifier) -> None:
         self.books = Replayed()
@@ -145,6 +161,7 @@ class _Walk:
         self._check = check
         self._hashes: dict[int, str] = {0: identity.genesis}
         self._prev = ""
+        self._lost: set[tuple[int, str]] = set()
 
     def run(self, connection: Connection, wanted: set[int]) -> None:
         """Walk the chain; remember the hashes of the wanted numbers."""
@@ -189,6 +206,8 @@ class _Walk:
         """The heads held elsewhere that are in the chain; one that is not is the first bad."""
         agreed = []
         for head in sorted(known, key=lambda head: head.seq):
+            if (head.seq, head.hash) in self._lost:
+                continue
             if head.seq > self.seq:
                 raise _BadError(
                     self.seq + 1, f"{head.holder or 'another party'} knows entry {head.seq}"
@@ -212,6 +231,8 @@ class _Walk:
         for column, value in index(body).items():
             if row[column] != value:
                 raise LedgerTampered(f"column {column} is not what the body says")
+        if body["kind"] == "breach":
+            self._lost |= {(head["seq"], head["hash"]) for head in body["lost"]}
         if self.books.take(body) != body["after"]:
             raise LedgerTampered("the balances it states are not what the entries add up to")
 

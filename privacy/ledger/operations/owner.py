@@ -154,7 +154,14 @@ def breach(rows: Rows, now: datetime, *, accounts: list[str], reason: str) -> Bo
     """Close accounts for good."""
     for account in accounts:
         rows.account(account)
-    return {"kind": "breach", "accounts": accounts, "reason": reason, "lost": []}
+    return {
+        "kind": "breach",
+        "accounts": accounts,
+        "reason": reason,
+        "lost": [],
+        "charges": {},
+        "started": [],
+    }
 
 
 def _raised(old: Charge, new: Charge) -> Charge:

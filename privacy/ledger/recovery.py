@@ -1,0 +1,129 @@
+"""After a backup was restored: no budget comes back with it.
+
+Entries that others hold are appended again, byte by byte as they were signed. Where some are
+lost for good, every account is marked breached, and what the lost receipts show was reserved is
+charged whole. The breach entry names the heads that were lost, so that those who hold them can
+see that the loss was owned up to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from privacy.errors import LedgerTampered
+from privacy.ledger import canonical, schema, verify
+from privacy.ledger.chain import Head, Identity, Receipt
+from privacy.ledger.heads import HeadFile
+from privacy.ledger.replay import Body
+from privacy.ledger.rows import Rows
+from privacy.ledger.signing import Verifier
+from privacy.ledger.states import State
+from privacy.ledger.store import Store
+from privacy.ledger.writer import Writer
+
+REASON = "entries were lost when a backup was restored"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did.
+
+    `replayed`: entries appended again; `lost`: heads known elsewhere that could not be; `breached`:
+    the accounts closed for it.
+    """
+
+    replayed: int
+    lost: tuple[Head, ...]
+    breached: tuple[str, ...]
+
+
+def recover(
+    store: Store,
+    identity: Identity,
+    heads: HeadFile,
+    writer: Writer,
+    check: Verifier,
+    receipts: list[Receipt],
+) -> Recovery:
+    """See `Ledger.recover`. What is in the database must itself be whole (`LedgerTampered`)."""
+    for receipt in receipts:
+        receipt.check(identity.public, check)
+        if receipt.ledger != identity.ledger:
+            raise LedgerTampered("a receipt of another ledger", field="receipts")
+    with heads.locked():
+        verify.check_database(store, identity, check)
+        ordered = sorted(receipts, key=lambda receipt: receipt.seq)
+        replayed = _replant(store, identity, writer, ordered)
+        known = [receipt.head for receipt in ordered]
+        filed = heads.read(identity.ledger)
+        lost = _unknown(store, identity, [*known, *([filed] if filed else [])])
+        breached: tuple[str, ...] = ()
+        if lost:
+            gone = {head.hash for head in lost}
+            entry = writer.append_lost(
+                lambda rows, _: _breach(rows, lost, [r for r in ordered if r.hash in gone])
+            )
+            breached = tuple(entry.data["accounts"])
+        with store.reading() as connection:
+            seq, _, hash_ = Rows(connection, identity).last()
+        heads.write(identity.ledger, Head(seq, hash_))
+    return Recovery(replayed, tuple(lost), breached)
+
+
+def _replant(store: Store, identity: Identity, writer: Writer, ordered: list[Receipt]) -> int:
+    with store.reading() as connection:
+        seq, _, hash_ = Rows(connection, identity).last()
+    count = 0
+    for receipt in ordered:
+        if receipt.seq == seq + 1 and receipt.data["prev"] == hash_:
+            writer.replant(receipt)
+            seq, hash_ = receipt.seq, receipt.hash
+            count += 1
+    return count
+
+
+def _unknown(store: Store, identity: Identity, known: list[Head]) -> list[Head]:
+    """The known heads that are not in the chain, and that no breach entry has owned up to."""
+    table = schema.entries.c
+    with store.reading() as connection:
+        owned = {
+            (head["seq"], head["hash"])
+            for body in connection.execute(
+                select(table.body).where(table.kind == "breach")
+            ).scalars()
+            for head in canonical.decode(body)["lost"]
+        }
+        lost = []
+        for head in known:
+            query = select(table.hash).where(table.seq == head.seq)
+            found = connection.execute(query).scalar() if head.seq else identity.genesis
+            if found != head.hash and (head.seq, head.hash) not in owned:
+                lost.append(head)
+    return sorted(set(lost), key=lambda head: head.seq)
+
+
+def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt]) -> Body:
+    """Close every account; charge what the lost receipts show, whole."""
+    charges: dict[str, Any] = {}
+    started = []
+    accounts = rows.accounts()
+    for receipt in receipts:
+        data = receipt.data
+        known = rows.find_charge(data["key"]) if data["kind"] in ("reserve", "start") else None
+        if data["kind"] == "start" and known is not None and known.state is State.RESERVED:
+            started.append(known.key)
+        if data["kind"] == "reserve" and known is None:
+            lines = {a: line for a, line in data["lines"].items() if a in accounts}
+            fields = ("key", "job", "digest", "payload", "refundable", "expires", "accountant")
+            charges[data["key"]] = {**{f: data[f] for f in fields}, "lines": lines}
+    return {
+        "kind": "breach",
+        "accounts": accounts,
+        "reason": REASON,
+        "lost": [{"seq": head.seq, "hash": head.hash} for head in lost],
+        "charges": charges,
+        "started": started,
+    }

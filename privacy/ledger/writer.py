@@ -1,0 +1,125 @@
+"""Appending: one operation, at most one entry, its caches, and then the head outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from privacy.errors import LedgerTampered
+from privacy.ledger import replay
+from privacy.ledger.chain import SCHEMA, Head, Identity, Receipt, seal
+from privacy.ledger.clock import stamp
+from privacy.ledger.heads import HeadFile
+from privacy.ledger.rows import Rows
+from privacy.ledger.signing import Signer
+from privacy.ledger.store import Store
+
+Decision = Callable[[Rows, datetime], "dict[str, Any] | int"]
+"""Looks at the books; returns the next entry's content, or the number of one that did it before."""
+
+
+class Writer:
+    """Runs decisions one after the other, over all threads and processes of this host."""
+
+    def __init__(
+        self,
+        store: Store,
+        identity: Identity,
+        heads: HeadFile,
+        signer: Signer,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._heads = heads
+        self._signer = signer
+        self._now = now
+
+    def append(self, decide: Decision) -> Receipt | int:
+        """Return the new entry, durable in the database and in the head file, or `decide`'s answer.
+
+        The lock spans transaction and head, so the database is never two entries ahead.
+        """
+        with self._heads.locked():
+            done = self._store.write(lambda connection: self._transact(connection, decide))
+            if isinstance(done, Receipt):
+                self._heads.write(self._identity.ledger, done.head)
+            return done
+
+    def receipt(self, decide: Decision) -> Receipt:
+        """The same, with the receipt of the entry that did it, now or before."""
+        done = self.append(decide)
+        if isinstance(done, Receipt):
+            return done
+        with self._store.reading() as connection:
+            return Rows(connection, self._identity).receipt(done)
+
+    def replant(self, receipt: Receipt) -> None:
+        """Append an entry that this ledger lost, byte by byte as it was signed."""
+
+        def put(connection: Connection) -> None:
+            rows = Rows(connection, self._identity)
+            seq, _, hash_ = rows.last()
+            body = receipt.data
+            if (body["seq"], body["prev"]) != (seq + 1, hash_):
+                raise LedgerTampered(f"entry {body['seq']} does not follow entry {seq}")
+            replay.apply(rows, body)
+            if rows.after() != body["after"]:
+                raise LedgerTampered(f"entry {body['seq']} does not add up")
+            rows.write(receipt, body)
+
+        self._store.write(put)
+
+    def append_lost(self, decide: Decision) -> Receipt:
+        """Append although the head file is ahead: only recovery may, which then writes the head."""
+        done = self._store.write(lambda connection: self._transact(connection, decide, lost=True))
+        if not isinstance(done, Receipt):
+            raise LedgerTampered("a recovery that records nothing")
+        return done
+
+    def _transact(
+        self, connection: Connection, decide: Decision, *, lost: bool = False
+    ) -> Receipt | int:
+        rows = Rows(connection, self._identity)
+        seq, hash_ = (rows.last()[0], rows.last()[2]) if lost else self._agreed(rows)
+        now = self._now()
+        decided = decide(rows, now)
+        if isinstance(decided, int):
+            return decided
+        body: dict[str, Any] = {
+            **decided,
+            "schema": SCHEMA,
+            "ledger": self._identity.ledger,
+            "seq": seq + 1,
+            "prev": hash_,
+            "at": stamp(now),
+        }
+        replay.apply(rows, body)
+        body["after"] = rows.after()
+        sealed = seal(body, self._identity, self._signer)
+        rows.write(sealed, body)
+        return sealed
+
+    def _agreed(self, rows: Rows) -> tuple[int, str]:
+        """The chain's last entry, once the head file agrees with it.
+
+        A crash between commit and head leaves the database one entry ahead: that entry is taken,
+        and the file brought up to it before another follows.
+        """
+        seq, prev, hash_ = rows.last()
+        head = self._heads.read(self._identity.ledger) or Head(0, self._identity.genesis)
+        if (head.seq, head.hash) == (seq, hash_):
+            return seq, hash_
+        if seq == head.seq + 1 and prev == head.hash:
+            self._heads.write(self._identity.ledger, Head(seq, hash_))
+            return seq, hash_
+        raise LedgerTampered(
+            f"the database ends at entry {seq}, the head file at {head.seq}: entries were lost, "
+            "changed or put in; run verify, then recover",
+            field="head",
+            value=seq,
+            allowed=head.seq,
+        )
