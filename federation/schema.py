@@ -157,9 +157,9 @@ class ImageFeature(Block):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         low, high = self.bounds
-        if not (low < high and math.isfinite(high - low)):
+        if not -1e9 <= low < high <= 1e9:
             raise ValueError(
-                f"bounds [{low:g}, {high:g}] are reversed; write [low, high], low < high"
+                f"bounds [{low:g}, {high:g}]: write [low, high], low < high, within +-1e9"
             )
         return self
 
@@ -282,7 +282,8 @@ class Dataset(Block):
         if isinstance(self.split, ColumnSplit):
             if self.split.column in used:
                 raise ValueError(
-                    f"column {self.split.column!r} cannot be both {used[self.split.column]} and split"
+                    f"the split column {self.split.column!r} cannot be the "
+                    f"{used[self.split.column]} column too"
                 )
             used[self.split.column] = "split"
         for name in self.features:
@@ -313,9 +314,14 @@ class Dataset(Block):
         return tuple(self._positions())
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in words, in the order of their numbers."""
+        return self.label.names
+
+    @property
     def n_classes(self) -> int:
         """How many classes the label has."""
-        return len(self.label.names)
+        return len(self.class_names)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from federation.schema import (
     canonical_text,
 )
 from federation.settings import SiloConfig
+from federation.sources.locator import file_source
 from federation.sources.table import PartName, Table, read
 
 Bools = NDArray[np.bool_]
@@ -78,25 +80,21 @@ def load_part(config: SiloConfig, dataset: Dataset, part: PartName) -> Part:
     return _cut(dataset, mapped, np.flatnonzero(chosen))
 
 
+def read_features(path: Path, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Read what a model needs of a CSV, Parquet or NPZ file, without labels or parts.
+
+    Returns the numbers of the rows that the schema accepts, from 0, and float32
+    [rows, *input_shape].
+    """
+    table = read(file_source(path, dataset.name), tuple(dataset.features))
+    keep, _, fault = _book(table)
+    features = _features(dataset, table, fault)
+    return np.flatnonzero(keep).astype(np.int64), features[keep]
+
+
 def map_rows(dataset: Dataset, table: Table) -> Mapped:
     """Map every row of a table; rows that a rule leaves out are marked in `keep`."""
-    keep = np.ones(table.rows, dtype=bool)
-    faults: dict[tuple[str, str], int] = {}
-
-    def fault(column: str, rule: str, rows: Bools, *, drop: bool = False) -> None:
-        if rows.any():
-            faults[column, rule] = int(rows.sum())
-        if drop:
-            np.logical_and(keep, ~rows, out=keep)
-
-    for name, column in table.columns.items():
-        if column.ndim != 1 and (dataset.image is None or name != dataset.image[0]):
-            raise BadInput(
-                f"column {name!r}: an array per row where the schema says one value",
-                field="column",
-                value=name,
-                allowed="one value per row",
-            )
+    keep, faults, fault = _book(table)
     features = _features(dataset, table, fault)
     labels = _labels(dataset, table, fault)
     subjects = None
@@ -168,7 +166,29 @@ def _contents(mapped: Mapped) -> list[bytes]:
 Fault = Callable[..., None]
 
 
+def _book(table: Table) -> tuple[Bools, dict[tuple[str, str], int], Fault]:
+    """Which rows stay, what was bent, and the function that writes both down."""
+    keep = np.ones(table.rows, dtype=bool)
+    faults: dict[tuple[str, str], int] = {}
+
+    def fault(column: str, rule: str, rows: Bools, *, drop: bool = False) -> None:
+        if rows.any():
+            faults[column, rule] = int(rows.sum())
+        if drop:
+            np.logical_and(keep, ~rows, out=keep)
+
+    return keep, faults, fault
+
+
 def _features(dataset: Dataset, table: Table, fault: Fault) -> NDArray[np.float32]:
+    for name, column in table.columns.items():
+        if column.ndim != 1 and (dataset.image is None or name != dataset.image[0]):
+            raise BadInput(
+                f"column {name!r}: an array per row where the schema says one value",
+                field="column",
+                value=name,
+                allowed="one value per row",
+            )
     if dataset.image is not None:
         name, image = dataset.image
         return _images(name, image, table.columns[name], fault)
@@ -197,7 +217,8 @@ def _scaled(
     fault(name, "out of bounds: clamped", (values < low) | (values > high))
     values = np.where(absent, low if feature.missing is None else feature.missing, values)
     scaled = 2.0 * ((np.clip(values, low, high) - low) / (high - low)) - 1.0
-    return np.clip(scaled, -1.0, 1.0).astype(np.float32)[:, None]
+    matrix: NDArray[np.float32] = np.clip(scaled, -1.0, 1.0).astype(np.float32)[:, None]
+    return matrix
 
 
 def _one_hot(
@@ -251,7 +272,8 @@ def _images(
     fault(name, "pixels out of bounds: clamped", ((flat < low) | (flat > high)).any(axis=1))
     flat[np.isnan(flat)] = low
     scaled = np.clip((np.clip(flat, low, high) - low) / (high - low), 0.0, 1.0)
-    return scaled.astype(np.float32).reshape(len(column), *image.input_shape)
+    images: NDArray[np.float32] = scaled.reshape(len(column), *image.input_shape)
+    return images
 
 
 def _float32(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -56,17 +56,20 @@ def reader(source: SourceConfig) -> Reader:
     return module  # type: ignore[no-any-return]
 
 
-def columns(source: SourceConfig) -> tuple[str, ...]:
-    """The names of the columns of a source."""
-    return reader(source).columns(source, separate_test=False)
-
-
 def read(source: SourceConfig, wanted: Sequence[str], *, separate_test: bool = False) -> Table:
     """Read `wanted` columns of a source, or of its separate test part.
 
     Raises `BadInput` for a column that is not there or a test part that is not named, `Missing`
     for a file or database that is not there.
     """
+    check_columns(source, wanted, separate_test=separate_test)
+    return reader(source).read(source, wanted, separate_test=separate_test)
+
+
+def check_columns(
+    source: SourceConfig, wanted: Sequence[str], *, separate_test: bool = False
+) -> None:
+    """Raise what `read` would raise, without reading a row."""
     module = reader(source)
     if separate_test and not module.has_test(source):
         raise BadInput(
@@ -86,7 +89,6 @@ def read(source: SourceConfig, wanted: Sequence[str], *, separate_test: bool = F
                 value=name,
                 allowed=list(there),
             )
-    return module.read(source, wanted, separate_test=separate_test)
 
 
 def existing(path: Path) -> Path:

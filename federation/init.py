@@ -1,0 +1,232 @@
+"""Make a directory the home of a working federation: keys, settings, ledgers, membership.
+
+`init_example` builds one from public example data, `init_dataset` from a person's own schema and
+sources. Everything is checked before the first file is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federation.documents import parse, read_yaml
+from federation.errors import BadInput
+from federation.home import Home
+from federation.membership import Membership
+from federation.release import write_durably
+from federation.schema import Dataset, FileSplit
+from federation.settings import AccountConfig, Federation, SiloConfig, Sizes, SourceConfig
+from federation.sources.locator import FORMS, locate
+from federation.templates import federation_text, silo_text
+from privacy.events import Unit
+from secure.keys import SigningKey, verify
+
+
+@dataclass(frozen=True)
+class _Founder:
+    """A silo to be: its source, its declared sizes, and rows to write for an example."""
+
+    source: SourceConfig
+    sizes: Sizes
+
+
+def init_example(
+    directory: Path, example: str, *, silos: int = 4, epsilon: float = 10.0, delta: float = 1e-5
+) -> Home:
+    """Make a federation from example data, with this many silos of unequal size and labels.
+
+    Raises `BadInput` for an unknown example or a directory already in use, `Missing` where
+    scikit-learn is not installed.
+    """
+    from federation.examples import example as find
+    from federation.examples.cut import cut, parts_of, round_size
+    from federation.examples.write import write_rows
+
+    home = _vacant(directory)
+    module = find(example)
+    columns, labels = module.rows()
+    if not 1 <= silos <= 64:
+        raise BadInput(f"silos: {silos} is not between 1 and 64", field="silos", value=silos)
+    schema = {"name": example, **module.SCHEMA}
+    dataset = parse(schema, Dataset, example)
+    parts = cut(labels, silos)
+    digits = len(str(silos))
+    founders: dict[str, _Founder] = {}
+    for number, rows in enumerate(parts, start=1):
+        name = f"silo-{number:0{digits}d}"
+        part = parts_of(len(rows))
+        test = int((part == "test").sum())
+        sizes = Sizes(train=round_size(len(rows) - test), test=round_size(test))
+        source = locate(f"rows.{module.FORM}", example, Path())
+        founders[name] = _Founder(source, sizes)
+    accounts = _accounts(dataset, founders, epsilon, delta)
+    for (name, founder), rows in zip(founders.items(), parts, strict=True):
+        place = home.silo(name).directory
+        place.mkdir(parents=True, mode=0o700)
+        chosen = {column: values[rows] for column, values in columns.items()}
+        write_rows(place, founder.source, chosen | {"part": parts_of(len(rows))})
+    _found(home, dataset, schema, founders, accounts)
+    return home
+
+
+def init_dataset(
+    directory: Path,
+    schema: Path,
+    sources: Mapping[str, str],
+    sizes: Mapping[str, str],
+    *,
+    epsilon: float = 10.0,
+    delta: float = 1e-5,
+) -> Home:
+    """Make a federation from a schema file and each silo's source.
+
+    `sources` maps silo names to sources in one word (`federation.sources.locator`), `sizes` to
+    TRAIN/TEST, or TRAIN/TEST/SUBJECTS where the schema has a subject column: public numbers that
+    each owner types, never counted from the rows. Reads the names of columns, but no row.
+    """
+    from federation.sources.table import check_columns
+
+    home = _vacant(directory)
+    document = read_yaml(schema)
+    dataset = parse(document, Dataset, str(schema))
+    if not sources:
+        raise BadInput(
+            "silo: no silo is named; give --silo NAME=SOURCE", field="silo", allowed=FORMS
+        )
+    stray = sorted(set(sizes) - set(sources))
+    if stray:
+        raise BadInput(
+            f"size: {stray[0]!r} is none of the silos",
+            field="size",
+            value=stray[0],
+            allowed=sorted(sources),
+        )
+    founders = {}
+    for name, text in sorted(sources.items()):
+        source = locate(text, dataset.name, Path.cwd())
+        check_columns(source, dataset.columns)
+        if isinstance(dataset.split, FileSplit):
+            check_columns(source, dataset.columns, separate_test=True)
+        founders[name] = _Founder(source, _sizes(name, sizes.get(name), dataset))
+    accounts = _accounts(dataset, founders, epsilon, delta)
+    _found(home, dataset, document, founders, accounts)
+    return home
+
+
+def _vacant(directory: Path) -> Home:
+    home = Home(directory.expanduser().absolute())
+    for path in (home.federation_file, home.coordinator, home.root / "silos"):
+        if path.exists():
+            raise BadInput(
+                f"{home.root}: a federation lives here already ({path.name} is there)",
+                field="directory",
+                value=str(home.root),
+                allowed="a new or empty directory",
+            )
+    return home
+
+
+def _sizes(silo: str, text: str | None, dataset: Dataset) -> Sizes:
+    form = "TRAIN/TEST" if dataset.subject is None else "TRAIN/TEST/SUBJECTS"
+    if text is None:
+        raise BadInput(
+            f"size: silo {silo!r} declares none; its owner types public numbers, round ones are "
+            f"fine: --size {silo}={form}. They are not counted from the rows, because a count "
+            "would tell of them",
+            field="size",
+            value=None,
+            allowed=form,
+        )
+    numbers = text.split("/")
+    if len(numbers) != form.count("/") + 1 or not all(n.isdecimal() for n in numbers):
+        raise BadInput(
+            f"size: {silo}={text} is not of the form {form}, such as 200/100",
+            field="size",
+            value=text,
+            allowed=form,
+        )
+    names = ("train", "test", "subjects")
+    return parse(dict(zip(names, map(int, numbers), strict=False)), Sizes, f"size of {silo}")
+
+
+def _accounts(
+    dataset: Dataset, founders: Mapping[str, _Founder], epsilon: float, delta: float
+) -> tuple[AccountConfig, ...]:
+    """The accounts of every silo's source: per record, and per subject where there are any."""
+    units = [Unit.RECORD] if dataset.subject is None else [Unit.RECORD, Unit.SUBJECT]
+    for silo, founder in founders.items():
+        for unit in units:
+            if delta * founder.sizes.units(unit) >= 1:
+                raise BadInput(
+                    f"delta: {delta:g} is not below 1/{founder.sizes.units(unit)}, one over the "
+                    f"{unit.value}s of silo {silo}",
+                    field="delta",
+                    value=delta,
+                    allowed=f"< {1 / founder.sizes.units(unit):g}",
+                )
+    said = {"source": dataset.name, "epsilon": epsilon, "delta": delta}
+    return tuple(parse(said | {"unit": unit}, AccountConfig, "account") for unit in units)
+
+
+def _found(
+    home: Home,
+    dataset: Dataset,
+    schema: Mapping[str, Any],
+    founders: Mapping[str, _Founder],
+    accounts: tuple[AccountConfig, ...],
+) -> None:
+    home.coordinator.mkdir(parents=True, exist_ok=True, mode=0o700)
+    coordinator = SigningKey.generate()
+    silo_keys = {name: SigningKey.generate() for name in founders}
+    facts = {
+        "name": dataset.name,
+        "coordinator": coordinator.public,
+        "datasets": {dataset.name: {k: v for k, v in schema.items() if k != "name"}},
+        "silos": {
+            name: {
+                "public_key": silo_keys[name].public,
+                "sizes": {dataset.name: founder.sizes.model_dump(exclude_none=True)},
+            }
+            for name, founder in founders.items()
+        },
+    }
+    parse(facts, Federation, "federation.yaml")
+    configs = {
+        name: SiloConfig(name=name, sources={dataset.name: founder.source}, accounts=accounts)
+        for name, founder in founders.items()
+    }
+    write_durably(home.federation_file, federation_text(facts).encode(), 0o644)
+    coordinator.save(home.coordinator_key)
+    for name, config in configs.items():
+        home.silo(name).directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durably(home.silo(name).config, silo_text(config).encode())
+        silo_keys[name].save(home.silo(name).key)
+        _open_ledger(home, name)
+        Membership.countersign(home, name)
+    _open_mirror(home, {name: key.public for name, key in silo_keys.items()})
+
+
+def _open_ledger(home: Home, silo: str) -> None:
+    from privacy.ledger import AccountTerms, Ledger
+
+    config = home.silo_config(silo)
+    ledger = Ledger.create(
+        config.ledger_url,
+        silo=silo,
+        head=home.silo(silo).head,
+        signer=SigningKey.load(config.key),
+        verify=verify,
+    )
+    try:
+        for account in config.accounts:
+            ledger.open_account(AccountTerms(**dict(account)))
+    finally:
+        ledger.close()
+
+
+def _open_mirror(home: Home, keys: Mapping[str, str]) -> None:
+    from privacy.ledger.mirror import Mirror
+
+    Mirror.create(f"sqlite:///{home.mirror}", verify=verify, keys=keys).close()

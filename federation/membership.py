@@ -1,0 +1,182 @@
+"""The membership: which keys and schemas a federation agreed on, countersigned by every silo.
+
+One versioned document names each silo's key, each schema's digest and the digest of
+`federation.yaml`. A silo signs it after comparing fingerprints out of band, and takes part in no
+job under another version. A changed federation needs a new version, signed by all again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from federation import statements
+from federation.documents import parse
+from federation.errors import BadInput, IntegrityError, NotFound
+from federation.home import Home
+from federation.release import write_durably
+from federation.settings import Federation, PublicKey
+from federation.spec import Block, Name
+from secure.keys import SigningKey
+
+_KIND = "membership"
+
+
+class Terms(Block):
+    """What is signed."""
+
+    kind: str = _KIND
+    version: Annotated[int, Field(ge=1)]
+    federation: Name
+    digest: str
+    coordinator: PublicKey
+    silos: dict[Name, PublicKey]
+    schemas: dict[Name, str]
+
+    @classmethod
+    def of(cls, federation: Federation, version: int) -> Terms:
+        """The terms that a federation's public facts amount to."""
+        return cls(
+            version=version,
+            federation=federation.name,
+            digest=federation.digest(),
+            coordinator=federation.coordinator,
+            silos={name: facts.public_key for name, facts in federation.silos.items()},
+            schemas={name: dataset.digest() for name, dataset in federation.datasets.items()},
+        )
+
+
+class Membership(Block):
+    """The terms with the signatures gathered so far, by silo, in hexadecimal."""
+
+    terms: Terms
+    signatures: dict[Name, str]
+
+    @classmethod
+    def load(cls, home: Home) -> Self:
+        """Read a home's membership and verify every signature on it.
+
+        Raises `NotFound` where there is none, `IntegrityError` where a signature does not agree.
+        """
+        path = home.membership_file
+        try:
+            data: Any = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise NotFound(
+                f"{path}: nobody has signed yet; run `tacit silo countersign NAME` at each silo",
+                field="membership",
+                value=str(path),
+            ) from None
+        except ValueError:
+            raise IntegrityError(f"{path}: not JSON", field="membership") from None
+        try:
+            membership = parse(data, cls, str(path))
+        except BadInput as error:
+            raise IntegrityError(error.message, field="membership") from None
+        for silo in membership.signatures:
+            membership._verify(silo)
+        return membership
+
+    @classmethod
+    def countersign(cls, home: Home, silo: str) -> Membership:
+        """Sign the federation as `federation.yaml` states it now, as one of its silos.
+
+        Where the federation changed since the last version, a new version begins, which every
+        silo has to sign.
+        """
+        federation = home.federation()
+        try:
+            current: Membership | None = cls.load(home)
+        except NotFound:
+            current = None
+        if current is None or current.terms.digest != federation.digest():
+            version = 1 if current is None else current.version + 1
+            current = Membership(terms=Terms.of(federation, version), signatures={})
+        key = SigningKey.load(home.silo_config(silo).key)
+        if current.key(silo) != key.public:
+            raise IntegrityError(
+                f"silo {silo}: federation.yaml names another key than this silo's own",
+                field="public_key",
+                value=current.key(silo),
+                allowed=key.public,
+            )
+        statement = statements.sign(current._body(), key)
+        signed = Membership(
+            terms=current.terms,
+            signatures={**current.signatures, silo: statement["signature"]},
+        )
+        document = json.dumps(signed.model_dump(mode="json"), indent=1, sort_keys=True)
+        write_durably(home.membership_file, document.encode(), 0o644)
+        return signed
+
+    @property
+    def version(self) -> int:
+        """The version that manifests name."""
+        return self.terms.version
+
+    def key(self, silo: str) -> str:
+        """The public key of a silo, or `NotFound`."""
+        if silo not in self.terms.silos:
+            raise NotFound(
+                f"no silo {silo!r} in the membership; members: {', '.join(self.terms.silos)}",
+                field="silo",
+                value=silo,
+                allowed=sorted(self.terms.silos),
+            )
+        return self.terms.silos[silo]
+
+    def check(self, home: Home) -> None:
+        """Compare with `federation.yaml` as it stands.
+
+        Raises `BadInput` where the federation or a schema has changed since it was signed, or a
+        silo has not signed yet.
+        """
+        federation = home.federation()
+        remedy = "compare the change, then run `tacit silo countersign NAME` at each silo"
+        for name, dataset in federation.datasets.items():
+            signed = self.terms.schemas.get(name)
+            if signed != dataset.digest():
+                raise BadInput(
+                    f"{home.federation_file}: datasets.{name}: the schema is not the one that the "
+                    f"silos signed as membership {self.version}; {remedy}",
+                    field=f"datasets.{name}",
+                    value=dataset.digest(),
+                    allowed=signed,
+                )
+        if federation.digest() != self.terms.digest:
+            raise BadInput(
+                f"{home.federation_file}: it has changed since the silos signed membership "
+                f"{self.version}; {remedy}",
+                field="federation",
+                value=federation.digest(),
+                allowed=self.terms.digest,
+            )
+        absent = sorted(set(self.terms.silos) - set(self.signatures))
+        if absent:
+            raise BadInput(
+                f"membership {self.version} lacks the signature of {', '.join(absent)}; "
+                "run `tacit silo countersign NAME` there",
+                field="signatures",
+                value=sorted(self.signatures),
+                allowed=sorted(self.terms.silos),
+            )
+
+    def _verify(self, silo: str) -> None:
+        statement = {
+            "body": self._body(),
+            "key": self.terms.silos.get(silo),
+            "signature": self.signatures[silo],
+        }
+        try:
+            statements.read(statement, self.key(silo), kind=_KIND)
+        except (IntegrityError, NotFound):
+            raise IntegrityError(
+                f"membership {self.version}: the signature of {silo} does not agree",
+                field="signatures",
+                value=silo,
+            ) from None
+
+    def _body(self) -> dict[str, Any]:
+        return self.terms.model_dump(mode="json")
