@@ -20,6 +20,7 @@ from federation.errors import BadInput, Missing
 from federation.settings import SourceConfig
 
 PartName = Literal["train", "test"]
+PARTS: tuple[PartName, PartName] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def reader(source: SourceConfig) -> Reader:
     """The module that reads this kind of source; only that one is imported."""
     module: Any = importlib.import_module(f"federation.sources.{source.kind}")
     return module  # type: ignore[no-any-return]
+
+
+def columns(source: SourceConfig) -> tuple[str, ...]:
+    """The names of the columns of a source."""
+    return reader(source).columns(source, separate_test=False)
 
 
 def read(source: SourceConfig, wanted: Sequence[str], *, separate_test: bool = False) -> Table:

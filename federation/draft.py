@@ -1,0 +1,87 @@
+"""`tacit dataset draft`: the names and likely types of a CSV's columns, bounds left to a person.
+
+The draft holds no value of the rows: a bound or a list of categories taken from rows would tell
+of them. Types are guessed from the whole file, on the owner's machine.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from federation.sources.locator import file_source
+from federation.sources.table import columns, read
+
+_FEW = 10
+
+_HEAD = """\
+# A draft of a data set's schema. Replace every null by what people know of the field, not by what
+# these rows happen to hold: bounds and categories become public.
+name: {name}
+description: ""
+features:
+"""
+
+_NUMBER = """\
+  {name}:
+    type: number
+    bounds: null     # declare [low, high]; values outside are clamped
+    # missing: 0     # what stands in for a missing value; without it the row is left out
+"""
+
+_CATEGORY = """\
+  {name}:
+    type: category
+    values: null     # declare [a, b, c]
+    unknown: zero    # any other value: zero, slot (a position of its own), drop (leave the row out)
+"""
+
+_TAIL = """\
+# Move one of the columns above here: what is to be predicted.
+label:
+  column: null       # declare the column
+  classes: null      # declare [a, b], or write positive_above: 0 instead
+# Uncomment where a person can have several rows; at most max_rows of them count.
+# subject: {column: patient, max_rows: 4}
+split: {by: hash, salt: SALT, test_fraction: 0.25}   # or {by: column, ...}, or {by: files}
+"""
+
+
+def draft_schema(path: Path) -> str:
+    """Return the YAML of a draft for one CSV file; it does not parse before it is completed."""
+    source = file_source(path, "draft")
+    names = columns(source)
+    table = read(source, names)
+    text = _HEAD.format(name=_dataset_name(path))
+    for name in names:
+        values = [v.strip() for v in table.columns[name] if v is not None and v.strip()]
+        form = _NUMBER if _is_number(values) else _CATEGORY
+        text += form.format(name=_written(name))
+    return text + _TAIL.replace("SALT", _written(_dataset_name(path)))
+
+
+def _is_number(values: list[str]) -> bool:
+    """Whether most values are numbers, and more than a few different ones."""
+    numbers = [value for value in values if _float(value)]
+    return len(numbers) > 0.9 * len(values) and len(set(numbers)) > _FEW
+
+
+def _float(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _written(name: str) -> str:
+    """The name as YAML writes it, in quotes where it has to be."""
+    listed: str = yaml.safe_dump([name], default_flow_style=True, allow_unicode=True, width=10**6)
+    return listed.strip()[1:-1]
+
+
+def _dataset_name(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")
+    return name[:63] or "dataset"
