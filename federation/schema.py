@@ -49,6 +49,11 @@ def canonical_text(value: object) -> str | None:
         return None
     if text.lower() in ("true", "false"):
         return text.lower()
+    if len(text) <= 40 and text.lstrip("+-").isdecimal() and text.isascii():
+        try:
+            return str(int(text))  # exactly, however large: identifiers of people can be
+        except ValueError:
+            return text
     try:
         number = float(text)
     except (ValueError, OverflowError):

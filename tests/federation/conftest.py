@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+# Helpers beside the tests, importable by name under --import-mode=importlib.
+_spec = importlib.util.spec_from_file_location(
+    "tests_tabular", Path(__file__).with_name("tabular.py")
+)
+assert _spec is not None and _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+sys.modules["tests_tabular"] = _module
+_spec.loader.exec_module(_module)
