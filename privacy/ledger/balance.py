@@ -195,9 +195,9 @@ def repeats(balance: Balance, asked: Charge) -> int | None:
 def used(limits: tuple[int, ...], tally: Tally) -> float:
     """The share of an account that is gone: the least of sum over limit; above 1 if overspent."""
     shares = [
-        total / limit if limit else 1.0
+        total / limit
         for limit, total, count in zip(limits, tally.losses, tally.saturated, strict=False)
-        if not count
+        if limit and not count
     ]
     return max(min(shares, default=1.0), tally.delta / UNIT)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
-from privacy.ledger.balance import Balance, Tally
+from privacy.ledger.balance import Balance, Tally, admit
 from privacy.ledger.filters.amounts import whole
 from privacy.ledger.states import RUNNING, ChargeState, Line, State
 
@@ -80,6 +80,8 @@ def _reserve(books: Books, body: Body) -> None:
     lines = {account: Line.read(line) for account, line in body["lines"].items()}
     for account, line in lines.items():
         balance = books.account(account)
+        if admit(balance, line.charge) != line.charge:
+            raise LedgerTampered(f"entry {body['seq']}: {account} cannot have admitted this")
         books.put_account(account, replace(balance, reserved=balance.reserved.plus(line.charge)))
     books.put_charge(
         ChargeState(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,8 @@ class AccountTerms:
         object.__setattr__(self, "relation", _member(Relation, "relation", self.relation))
         name("source", self.source)
         check_epsilon(self.epsilon)
-        _check("delta", self.delta, 0 < self.delta < 1, "0 < delta < 1")
-        _check("delta0", self.delta0, 0 <= self.delta0 < self.delta, "0 <= delta0 < delta")
+        _check("delta", self.delta, lambda x: 0 < x < 1, "0 < delta < 1")
+        _check("delta0", self.delta0, lambda x: 0 <= x < self.delta, "0 <= delta0 < delta")
         if self.delta0 and self.filter not in ("renyi", "renyi1"):
             raise InvalidRequest(
                 f"delta0: filter {self.filter!r} cannot set delta aside",
@@ -79,9 +80,8 @@ class AccountTerms:
 
 def check_epsilon(epsilon: float) -> None:
     """Refuse a capacity that is not a number above 0 and up to `LARGEST_EPSILON`."""
-    _check(
-        "epsilon", epsilon, 0 < epsilon <= LARGEST_EPSILON, f"0 < epsilon <= {LARGEST_EPSILON:g}"
-    )
+    limit = LARGEST_EPSILON
+    _check("epsilon", epsilon, lambda x: 0 < x <= limit, f"0 < epsilon <= {limit:g}")
 
 
 def name(field: str, value: object) -> str:
@@ -96,10 +96,13 @@ def name(field: str, value: object) -> str:
     return value
 
 
-def _check(field: str, value: float, holds: bool, allowed: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        holds = False
-    if not holds:
+def _check(field: str, value: object, holds: Callable[[float], bool], allowed: str) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not holds(value)
+    ):
         raise InvalidRequest(
             f"{field}: {value!r} is not allowed, only {allowed}",
             field=field,

@@ -24,6 +24,8 @@ from privacy.ledger.signing import Verifier
 from privacy.ledger.states import ChargeState
 from privacy.ledger.store import Store
 
+_BATCH = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -165,8 +167,7 @@ class _Walk:
 
     def run(self, connection: Connection, wanted: set[int]) -> None:
         """Walk the chain; remember the hashes of the wanted numbers."""
-        found = connection.execute(select(schema.entries).order_by(schema.entries.c.seq))
-        for row in found.yield_per(500):
+        for row in _in_order(connection):
             expected = self.seq + 1
             if row.seq != expected:
                 raise _BadError(
@@ -235,6 +236,24 @@ class _Walk:
             self._lost |= {(head["seq"], head["hash"]) for head in body["lost"]}
         if self.books.take(body) != body["after"]:
             raise LedgerTampered("the balances it states are not what the entries add up to")
+
+
+def _in_order(connection: Connection) -> Iterator[Any]:
+    """The entries in order; where a batch cannot be read, row by row up to the one at fault."""
+    last, size = -1, _BATCH
+    query = select(schema.entries).order_by(schema.entries.c.seq)
+    while True:
+        try:
+            batch = connection.execute(query.where(schema.entries.c.seq > last).limit(size)).all()
+        except DBAPIError:
+            if size == 1:
+                raise
+            size = 1
+            continue
+        if not batch:
+            return
+        yield from batch
+        last = batch[-1].seq
 
 
 def _check_frame(connection: Connection, identity: Identity, check: Verifier) -> None:

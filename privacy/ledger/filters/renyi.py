@@ -26,6 +26,9 @@ SHARES = (0.1, 0.3, 0.6)
 WATCHED = tuple(0.6**k for k in range(1, 9))
 """Smaller claims, as fractions of the account's, at whose orders the sums are watched."""
 
+WATCHED_LIMIT = 512.0
+"""The largest order that is watched: the price of an order grows with it."""
+
 
 def best_order(epsilon: float, delta: float) -> float:
     """Return 1 + sqrt(L / rho): the order at which a zCDP account of this claim would convert."""
@@ -80,9 +83,12 @@ class Renyi:
         usable = delta - delta0
         best = best_order(epsilon, usable)
         orders = [1 + (best - 1) * factor for factor in factors]
+        limit = WATCHED_LIMIT
         watched = [
-            float(math.ceil(1 + (best_order(epsilon * share, usable) - 1) * max(factors)))
-            for share in WATCHED
+            min(
+                float(math.ceil(1 + (best_order(epsilon * part, usable) - 1) * max(factors))), limit
+            )
+            for part in WATCHED
         ]
         return cls(
             name,

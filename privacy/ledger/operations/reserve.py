@@ -43,7 +43,7 @@ def reserve(
                 f"key {key!r} is {before.state.value}; take a new key", field="key", value=key
             )
         return before.reserved_at
-    if expires <= now:
+    if stamp(expires) <= stamp(now):
         raise InvalidRequest(
             "expires: the reservation would have expired already",
             field="expires",
