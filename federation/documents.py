@@ -136,6 +136,8 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
     known: list[str] = []
     here: Any = model
     for part in loc:
+        if part == "[key]":  # pydantic's word for: the name itself, not what stands under it
+            continue
         here = _strip(here)
         if isinstance(here, type) and issubclass(here, BaseModel):
             known = sorted(here.model_fields)

@@ -78,7 +78,12 @@ def _float(value: str) -> bool:
 
 def _written(name: str) -> str:
     """The name as YAML writes it, in quotes where it has to be."""
-    listed: str = yaml.safe_dump([name], default_flow_style=True, allow_unicode=True, width=10**6)
+    for style in (None, '"'):
+        listed: str = yaml.safe_dump(
+            [name], default_flow_style=True, default_style=style, allow_unicode=True, width=10**6
+        )
+        if "\n" not in listed.strip():
+            break
     return listed.strip()[1:-1]
 
 

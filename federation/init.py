@@ -155,6 +155,8 @@ def _accounts(
     dataset: Dataset, founders: Mapping[str, _Founder], epsilon: float, delta: float
 ) -> tuple[AccountConfig, ...]:
     """The accounts of every silo's source: per record, and per subject where there are any."""
+    from privacy.ledger import AccountTerms
+
     units = [Unit.RECORD] if dataset.subject is None else [Unit.RECORD, Unit.SUBJECT]
     for silo, founder in founders.items():
         for unit in units:
@@ -167,7 +169,10 @@ def _accounts(
                     allowed=f"< {1 / founder.sizes.units(unit):g}",
                 )
     said = {"source": dataset.name, "epsilon": epsilon, "delta": delta}
-    return tuple(parse(said | {"unit": unit}, AccountConfig, "account") for unit in units)
+    accounts = tuple(parse(said | {"unit": unit}, AccountConfig, "account") for unit in units)
+    for account in accounts:
+        AccountTerms(**dict(account))  # the ledger's own limits, before anything is written
+    return accounts
 
 
 def _found(
@@ -177,7 +182,6 @@ def _found(
     founders: Mapping[str, _Founder],
     accounts: tuple[AccountConfig, ...],
 ) -> None:
-    home.coordinator.mkdir(parents=True, exist_ok=True, mode=0o700)
     coordinator = SigningKey.generate()
     silo_keys = {name: SigningKey.generate() for name in founders}
     facts = {
@@ -197,6 +201,7 @@ def _found(
         name: SiloConfig(name=name, sources={dataset.name: founder.source}, accounts=accounts)
         for name, founder in founders.items()
     }
+    home.coordinator.mkdir(parents=True, mode=0o700)
     write_durably(home.federation_file, federation_text(facts).encode(), 0o644)
     coordinator.save(home.coordinator_key)
     for name, config in configs.items():

@@ -20,7 +20,7 @@ class Leaf(Block):
 class Tree(Block):
     name: str
     mode: Literal["plain", "masked"] = "plain"
-    leaves: dict[str, Leaf] = {}
+    leaves: dict[str, Leaf] = Field(default_factory=dict)
     more: tuple[Leaf, ...] = ()
     best: Leaf | None = None
 
@@ -119,7 +119,7 @@ def test_credentials_are_not_in_the_repr_of_settings() -> None:
 def test_a_file_that_is_no_document(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "tree.yaml"
     path.write_text(text)
-    with pytest.raises(BadInput, match="tree.yaml") as caught:
+    with pytest.raises(BadInput, match=r"tree\.yaml") as caught:
         load_yaml(path, Tree)
     assert word in caught.value.message
 

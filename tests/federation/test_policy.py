@@ -32,9 +32,7 @@ def test_unprotected_leaves_only_where_both_job_and_policy_say_so() -> None:
             policy = Policy(no_privacy=allow_none, exact_evaluation=allow_exact)
             for asks_none in (False, True):
                 for asks_exact in (False, True):
-                    through = protections(
-                        policy, no_privacy=asks_none, exact_evaluation=asks_exact
-                    )
+                    through = protections(policy, no_privacy=asks_none, exact_evaluation=asks_exact)
                     opened = (allow_none and asks_none) or (allow_exact and asks_exact)
                     assert ("unprotected" in through) == opened
                     assert {"dp", "public"} <= through

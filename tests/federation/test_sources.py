@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import sqlite3
 import struct
 from decimal import Decimal
@@ -126,9 +125,7 @@ def test_every_kind_of_source_gives_the_same_rows(form: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_split_by_hash_does_not_depend_on_the_kind_of_source(
-    form: Any, tmp_path: Path
-) -> None:
+def test_the_split_by_hash_does_not_depend_on_the_kind_of_source(form: Any, tmp_path: Path) -> None:
     (tmp_path / "reference").mkdir()
     reference = silo(of_csv(tmp_path / "reference"))
     config = silo(form(tmp_path))
@@ -211,7 +208,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     source = {"kind": "sql", "url": f"sqlite:///{tmp_path}/new.db", "table": "t"}
     with pytest.raises(Missing, match="no such database"):
         load_part(silo(source), dataset(), "train")
-    assert not os.listdir(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_text_that_is_not_utf8_is_no_error(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.documents import parse
+from federation.errors import BadInput, NotFound
+from federation.settings import Federation, SiloConfig, Sizes
+from privacy.events import Unit
+
+SCHEMA: dict[str, Any] = {
+    "features": {"age": {"type": "number", "bounds": [0, 1]}},
+    "label": {"column": "y", "positive_above": 0},
+    "split": {"by": "files"},
+}
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "name": "fed",
+        "coordinator": "00" * 32,
+        "datasets": {"d": SCHEMA},
+        "silos": {
+            name: {"public_key": key * 64, "sizes": {"d": {"train": 100, "test": 20}}}
+            for name, key in (("south", "1"), ("north", "2"))
+        },
+    }
+    return base | changes
+
+
+def private(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "name": "north",
+        "sources": {"rows": {"datasets": ["d", "e"], "kind": "csv", "path": "r.csv"}},
+        "accounts": [{"source": "rows", "epsilon": 10, "delta": 1e-5}],
+    }
+    return base | changes
+
+
+def test_public_facts() -> None:
+    federation = parse(facts(), Federation, "federation.yaml")
+    assert federation.silos_with("d") == ("north", "south")
+    assert federation.dataset("d").name == "d"
+    with pytest.raises(NotFound, match="no data set 'x'"):
+        federation.dataset("x")
+    assert federation.digest() == parse(facts(), Federation, "f").digest()
+
+
+def test_sizes_count_units() -> None:
+    sizes = Sizes(train=100, test=20, subjects=30)
+    assert [sizes.units(unit) for unit in Unit] == [100, 30, 1]
+    with pytest.raises(BadInput, match="no subject column") as caught:
+        Sizes(train=100, test=20).units(Unit.SUBJECT)
+    assert caught.value.field == "privacy.unit"
+
+
+def _sizes(**sizes: Any) -> dict[str, Any]:
+    return facts(silos={"north": {"public_key": "1" * 64, "sizes": {"d": sizes}}})
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "word"),
+    [
+        (_sizes(train=0, test=1), "silos.north.sizes.d.train", "greater than or equal to 1"),
+        (_sizes(train=10.5, test=1), "silos.north.sizes.d.train", "integer"),
+        (_sizes(test=1), "silos.north.sizes.d.train", "required"),
+        (facts(coordinator="1" * 64), "document", "same public key"),
+        (facts(coordinator="xyz"), "coordinator", "match pattern"),
+        (facts(max_silos_per_subject=3), "document", "number of silos"),
+        (facts(datasets={}), "datasets", "at least 1"),
+        (facts(datasets={"d": SCHEMA | {"name": "e"}}), "document", "calls itself"),
+        (facts(datasets={"e": SCHEMA}), "document", "unknown data set"),
+        (
+            facts(datasets={"d": SCHEMA | {"subject": {"column": "p", "max_rows": 1}}}),
+            "document",
+            "number of subjects",
+        ),
+        (facts(silos={"No Name": {}}), "silos.No Name", "match pattern"),
+        (facts(colour="red"), "colour", "unknown field"),
+    ],
+)
+def test_public_facts_that_make_no_sense(data: dict[str, Any], field: str, word: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(data, Federation, "federation.yaml")
+    assert caught.value.field == field
+    assert word in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "word"),
+    [
+        (private(accounts=[]), "accounts", "at least 1"),
+        (
+            private(accounts=[{"source": "rows", "epsilon": 0, "delta": 1e-5}]),
+            "accounts.0.epsilon",
+            "greater than 0",
+        ),
+        (
+            private(accounts=[{"source": "rows", "epsilon": 1, "delta": 1}]),
+            "accounts.0.delta",
+            "less than 1",
+        ),
+        (
+            private(accounts=[{"source": "x", "epsilon": 1, "delta": 1e-5}]),
+            "document",
+            "unknown source 'x'",
+        ),
+        (
+            private(accounts=[{"source": "rows", "epsilon": 1, "delta": 1e-5}] * 2),
+            "document",
+            "two accounts",
+        ),
+        (
+            private(sources=private()["sources"] | {"more": private()["sources"]["rows"]}),
+            "document",
+            "both serve",
+        ),
+        (private(policy={"exact": True}), "policy.exact", "unknown field"),
+        (private(sources={"rows": {"kind": "xls"}}), "sources.rows", "'xls'"),
+        (
+            private(sources={"rows": {"kind": "csv", "datasets": ["d"], "paht": "x"}}),
+            "sources.rows.paht",
+            "did you mean 'path'",
+        ),
+    ],
+)
+def test_private_settings_that_make_no_sense(data: dict[str, Any], field: str, word: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(data, SiloConfig, "silo.yaml")
+    assert caught.value.field == field
+    assert word in caught.value.message
+
+
+def test_a_source_without_an_account_is_refused() -> None:
+    sources = private()["sources"] | {"more": {"datasets": ["f"], "kind": "csv", "path": "m.csv"}}
+    with pytest.raises(BadInput, match="'more' has no account"):
+        parse(private(sources=sources), SiloConfig, "silo.yaml")
+
+
+def test_a_source_serves_its_data_sets() -> None:
+    config = parse(private(), SiloConfig, "silo.yaml")
+    assert config.source_of("e") == "rows"
+    with pytest.raises(NotFound, match="serves data set 'z'"):
+        config.source_of("z")
+    assert not config.policy.exact_evaluation
+    assert not config.policy.no_privacy
