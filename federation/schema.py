@@ -49,7 +49,7 @@ def canonical_text(value: object) -> str | None:
         return None
     if text.lower() in ("true", "false"):
         return text.lower()
-    if len(text) <= 40 and text.lstrip("+-").isdecimal() and text.isascii():
+    if len(text) <= 40 and text.lstrip("+-").isdecimal():
         try:
             return str(int(text))  # exactly, however large: identifiers of people can be
         except ValueError:
@@ -162,9 +162,10 @@ class ImageFeature(Block):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         low, high = self.bounds
-        if not -1e9 <= low < high <= 1e9:
+        if not (-1e9 <= low < high <= 1e9 and high - low > 1e-3 * max(abs(low), abs(high), 1e-9)):
             raise ValueError(
-                f"bounds [{low:g}, {high:g}]: write [low, high], low < high, within +-1e9"
+                f"bounds [{low:g}, {high:g}]: write [low, high], low < high, within +-1e9 and "
+                "apart in 32-bit arithmetic"
             )
         return self
 

@@ -217,7 +217,7 @@ def _scaled(
     fault(name, "out of bounds: clamped", (values < low) | (values > high))
     values = np.where(absent, low if feature.missing is None else feature.missing, values)
     scaled = 2.0 * ((np.clip(values, low, high) - low) / (high - low)) - 1.0
-    matrix: NDArray[np.float32] = np.clip(scaled, -1.0, 1.0).astype(np.float32)[:, None]
+    matrix: NDArray[np.float32] = scaled.astype(np.float32)[:, None]
     return matrix
 
 
@@ -271,6 +271,7 @@ def _images(
     fault(name, "pixels that are not numbers: lower bound", strange)
     fault(name, "pixels out of bounds: clamped", ((flat < low) | (flat > high)).any(axis=1))
     flat[np.isnan(flat)] = low
+    # In 32 bits, of bounds that are not round, the quotient can pass one by a rounding.
     scaled = np.clip((np.clip(flat, low, high) - low) / (high - low), 0.0, 1.0)
     images: NDArray[np.float32] = scaled.reshape(len(column), *image.input_shape)
     return images

@@ -91,6 +91,29 @@ def test_a_subject_counts_at_most_max_rows_and_one_without_a_name_none(tmp_path:
     assert sorted(counts) == [2, 2, 2, 3]  # 007 and 7.0 are one
 
 
+def test_a_field_beyond_the_readers_limit_costs_its_row_only(tmp_path: Path) -> None:
+    good = ["50", "0.5", "1", "f", "a", "0", "train"]
+    rows = [good, ["x" * 200_000, *good[1:]], good]
+    config = write_csv(tmp_path / "r.csv", HEADER, rows)
+    assert len(load_part(config, dataset(), "train")) == 2
+
+
+def test_bounds_are_reached_and_never_passed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for low, high in ((-1e-3, 7e5), (0.1, 0.3), (-1e308, 5e307), (1e-310, 2e-310)):
+        feature = {"dose": {"type": "number", "bounds": [low, high]}}
+        near = np.nextafter([low, high], [high, low])
+        inside = np.concatenate([[low, high], near, low + (high - low) * rng.uniform(size=200)])
+        rows = [[repr(float(x)), "0", "train"] for x in [*inside, -1e308, 1e308, "inf", "-inf"]]
+        config = write_csv(tmp_path / "r.csv", ["dose", "num", "part"], rows)
+        with np.errstate(over="raise", invalid="raise"):
+            part = load_part(config, dataset(features=feature), "train")
+        assert len(part) == len(rows)
+        assert np.abs(part.features).max() <= 1
+        assert part.features[0] == -1
+        assert part.features[1] == 1
+
+
 def test_missing_column_file_and_test_part_are_named(tmp_path: Path) -> None:
     config = write_csv(tmp_path / "r.csv", ["Age", *HEADER[1:]], [])
     with pytest.raises(BadInput, match="no column 'age'; it has 'Age'") as caught:

@@ -126,6 +126,14 @@ def test_a_schema_that_makes_no_sense_is_refused(
     assert word in caught.value.message
 
 
+@pytest.mark.parametrize("bounds", [[1, 0], [0, 1e10], [1e6, 1e6 + 0.5], [0, float("inf")]])
+def test_bounds_of_an_image(bounds: list[float]) -> None:
+    features = {"x": {"type": "image", "shape": [8, 8], "bounds": bounds}}
+    with pytest.raises(BadInput) as caught:
+        parse(schema(features=features), Dataset, "d")
+    assert caught.value.field in ("features.x", "features.x.bounds.1")
+
+
 def test_an_image_stands_alone() -> None:
     features = {
         "x": {"type": "image", "shape": [8, 8]},
