@@ -113,6 +113,17 @@ class Poisson(_Event):
     of: Event
 
 
+class Exchanged(_Event):
+    """`of`, faced by somebody who exchanges one of its units for another instead of adding one.
+
+    A record of a subject-level job is such a somebody: with or without it the subject is there,
+    with one vector or another.
+    """
+
+    event: Literal["exchanged"] = "exchanged"
+    of: Event
+
+
 class Repeat(_Event):
     """`of`, run this many times, each time with fresh randomness, adaptively chosen inputs."""
 
@@ -136,12 +147,13 @@ Event = Annotated[
     | Approximate
     | SampledRows
     | Poisson
+    | Exchanged
     | Repeat
     | All,
     Field(discriminator="event"),
 ]
 
-for _composite in (Poisson, Repeat, All):
+for _composite in (Poisson, Exchanged, Repeat, All):
     _composite.model_rebuild()
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Event)
@@ -168,7 +180,7 @@ def parse(data: Any) -> Event:
 def leaves(event: Event) -> Iterator[Event]:
     """Yield the basic mechanisms of a tree, each once however often it is repeated."""
     match event:
-        case Repeat(of=of) | Poisson(of=of):
+        case Repeat(of=of) | Poisson(of=of) | Exchanged(of=of):
             yield from leaves(of)
         case All(of=parts):
             for part in parts:

@@ -1,0 +1,77 @@
+"""What an event costs in an account's unit, when the job counts in another.
+
+A record account and a subject account may stand on the same source; a job in one unit is charged
+to both. Upward, from record to subject with up to k rows: a plain Gaussian moves k times as far,
+a sampled one becomes a mixture of Gaussians. Downward, from subject to record: a job at subject
+level averages clipped rows, so a record more or less changes one subject's vector for another of
+at most the clip; that is an exchange of one subject for another.
+"""
+
+from __future__ import annotations
+
+from privacy.errors import UnsupportedEvent
+from privacy.events import (
+    All,
+    DiscreteGaussian,
+    Event,
+    Exchanged,
+    Gaussian,
+    Laplace,
+    Poisson,
+    Repeat,
+    SampledRows,
+    Unit,
+)
+
+
+def to_unit(
+    event: Event, *, event_unit: Unit, account_unit: Unit, rows_per_subject: int | None
+) -> Event:
+    """Return the event as one unit of the account faces it.
+
+    `rows_per_subject` is the most rows of one subject that a job may use. Raises
+    `UnsupportedEvent` where no proven conversion is known.
+    """
+    if event_unit is account_unit:
+        return event
+    if Unit.SILO in (event_unit, account_unit):
+        raise UnsupportedEvent(
+            f"a job per {event_unit.value} cannot be priced on an account per {account_unit.value}",
+            field="unit",
+            value=event_unit.value,
+            allowed=account_unit.value,
+        )
+    if event_unit is Unit.SUBJECT:
+        return Exchanged(of=event)
+    if rows_per_subject is None:
+        raise UnsupportedEvent(
+            "an account per subject needs the schema's most rows per subject",
+            field="subject.max_rows",
+        )
+    return _of_group(event, rows_per_subject)
+
+
+def _of_group(event: Event, rows: int) -> Event:
+    match event:
+        case Gaussian(sigma=sigma):
+            return Gaussian(sigma=sigma / rows)
+        case Laplace(scale=scale):
+            return Laplace(scale=scale / rows)
+        case DiscreteGaussian(sigma=sigma):
+            # k counts move by one each, or one by k: at most k in L2, which costs at most what
+            # k / sigma of a Gaussian costs at every Renyi order (Canonne, Kamath, Steinke 2020,
+            # Theorem 14); priced as that Gaussian.
+            return Gaussian(sigma=sigma / rows)
+        case Poisson(rate=rate, of=Gaussian(sigma=sigma)) if rate < 1:
+            return SampledRows(sigma=sigma, rate=rate, rows=rows)
+        case Poisson(rate=1.0, of=of):
+            return _of_group(of, rows)
+        case Repeat(times=times, of=of):
+            return Repeat(times=times, of=_of_group(of, rows))
+        case All(of=parts):
+            return All(of=tuple(_of_group(part, rows) for part in parts))
+    raise UnsupportedEvent(
+        f"{event.event} per record has no proven price per subject",
+        field="event",
+        value=event.event,
+    )
