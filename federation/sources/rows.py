@@ -30,7 +30,7 @@ from federation.schema import (
 )
 from federation.settings import SiloConfig
 from federation.sources.locator import file_source
-from federation.sources.table import PartName, Table, read
+from federation.sources.table import PARTS, Table, read
 
 Bools = NDArray[np.bool_]
 
@@ -66,12 +66,16 @@ class Mapped:
     faults: dict[tuple[str, str], int]
 
 
-def load_part(config: SiloConfig, dataset: Dataset, part: PartName) -> Part:
-    """Read one part of a data set at a silo.
+def load_part(config: SiloConfig, dataset: Dataset, part: str) -> Part:
+    """Read one part, "train" or "test", of a data set at a silo.
 
     `config` comes from `Home.silo_config`. Raises `BadInput` for a source that lacks a column,
     `Missing` for one that is not there; no content of a row raises.
     """
+    if part not in PARTS:
+        raise BadInput(
+            f"part: {part!r} is no part of a data set", field="part", value=part, allowed=PARTS
+        )
     source = config.sources[config.source_of(dataset.name)]
     separate = part == "test" and isinstance(dataset.split, FileSplit)
     table = read(source, dataset.columns, separate_test=separate)
@@ -105,7 +109,7 @@ def map_rows(dataset: Dataset, table: Table) -> Mapped:
     return Mapped(features, labels, subjects, keep, faults)
 
 
-def in_part(dataset: Dataset, table: Table, mapped: Mapped, part: PartName) -> Bools:
+def in_part(dataset: Dataset, table: Table, mapped: Mapped, part: str) -> Bools:
     """Which rows belong to a part, whether or not they are kept."""
     split = dataset.split
     if isinstance(split, FileSplit):
@@ -311,8 +315,15 @@ def texts(column: NDArray[Any]) -> NDArray[np.object_]:
         found = np.empty(len(unique), dtype=object)
         found[:] = [canonical_text(value) for value in unique]
         return found[where.reshape(-1)]
+    seen: dict[str, str | None] = {}  # most columns of text repeat a few texts
     found = np.empty(len(column), dtype=object)
-    found[:] = [canonical_text(value) for value in column]
+    for row, value in enumerate(column):
+        if type(value) is not str:
+            found[row] = canonical_text(value)
+            continue
+        if value not in seen:
+            seen[value] = canonical_text(value)
+        found[row] = seen[value]
     return found
 
 
@@ -324,6 +335,11 @@ def numbers(column: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _number(value: object) -> float:
+    if type(value) is str:
+        try:
+            return float(value)
+        except ValueError:
+            pass  # not a plain number: perhaps a truth value
     text = canonical_text(value)
     if text is None:
         return float("nan")

@@ -12,15 +12,14 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from federation.errors import BadInput, Missing
 from federation.settings import SourceConfig
 
-PartName = Literal["train", "test"]
-PARTS: tuple[PartName, PartName] = ("train", "test")
+PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)

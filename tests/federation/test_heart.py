@@ -107,7 +107,7 @@ def test_mnist_as_it_is_published(tmp_path: Path) -> None:
     }
     names = {"images": "t10k-images-idx3-ubyte.gz", "labels": "t10k-labels-idx1-ubyte.gz"}
     config = silo({"kind": "idx", **names}, mnist.absolute())
-    parts = [load_part(config, parse(data, Dataset, "d"), p) for p in ("train", "test")]  # type: ignore[arg-type]
+    parts = [load_part(config, parse(data, Dataset, "d"), p) for p in ("train", "test")]
     counts = sum(np.bincount(part.labels, minlength=10) for part in parts)
     # Class counts of the test set, as its authors give them.
     np.testing.assert_array_equal(counts, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])

@@ -52,7 +52,7 @@ def test_an_example_is_scikit_learns_data_cut_into_silos(
     shares: Any = []
     for name in home.silo_names():
         for part in ("train", "test"):
-            found = load_part(home.silo_config(name), data, part)  # type: ignore[arg-type]
+            found = load_part(home.silo_config(name), data, part)
             declared = getattr(federation.silos[name].sizes[example], part)
             assert abs(declared - len(found)) <= 0.2 * len(found)
             assert declared % 5 == 0
@@ -157,10 +157,7 @@ def test_a_federation_from_ones_own_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert federation.silos_with("study") == ("north", "south")
     assert federation.silos["north"].sizes["study"].train == 1000
     data = federation.dataset("study")
-    total = sum(
-        len(load_part(home.silo_config("north"), data, part))  # type: ignore[arg-type]
-        for part in ("train", "test")
-    )
+    total = sum(len(load_part(home.silo_config("north"), data, part)) for part in ("train", "test"))
     assert total == 3
     assert list(data.features) == list(FEATURES)  # the order of inputs is the order written
     assert [a.id for a in accounts(home, "south")] == ["study/record"]

@@ -128,6 +128,8 @@ def test_missing_column_file_and_test_part_are_named(tmp_path: Path) -> None:
         load_part(config, dataset(split={"by": "files"}), "test")
     with pytest.raises(NotFound, match="none of its sources serves"):
         load_part(config, dataset(name="other"), "train")
+    with pytest.raises(BadInput, match="'validation' is no part"):
+        load_part(config, dataset(), "validation")
 
 
 def test_separate_files(tmp_path: Path) -> None:
