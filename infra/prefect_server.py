@@ -124,11 +124,15 @@ def client_environment(url: str, home: Path) -> dict[str, str]:
 
 def _server_environment(place: Path, database: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    return kept | QUIET | {
-        "PREFECT_HOME": str(place),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-        "TACIT_OWNER": str(os.getpid()),
-    }
+    return (
+        kept
+        | QUIET
+        | {
+            "PREFECT_HOME": str(place),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+            "TACIT_OWNER": str(os.getpid()),
+        }
+    )
 
 
 def _of_stack(home: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from infra.cli import budget, data, federations, job, ledger, windows
@@ -48,14 +47,19 @@ def main() -> None:
     """Run the command; usage errors are bad input like any other."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Exit as leaving:
+    except typer.Exit as leaving:
         code = leaving.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = 130
-    except click.ClickException as error:
-        message = error.format_message() or str(error)
-        context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context else ""
-        fail({"code": "USAGE", "message": message + hint}, "--json" in sys.argv)
+    except Exception as error:
+        # Typer carries its own copy of click, whose usage errors are known by this method only.
+        if not hasattr(error, "format_message"):
+            raise
+        said, context = error.format_message(), getattr(error, "ctx", None)
+        if said.startswith("Usage:"):  # a group that was called without a command
+            print(said, file=sys.stderr)
+        else:
+            hint = f" See {context.command_path} --help." if context else ""
+            fail({"code": "USAGE", "message": said + hint}, "--json" in sys.argv)
         code = 2
     sys.exit(code)

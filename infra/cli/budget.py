@@ -92,9 +92,7 @@ def price(
         if not 0 < delta < 1:
             from federation.errors import BadInput
 
-            raise BadInput(
-                f"delta: {delta:g} is not between 0 and 1", field="delta", value=delta
-            )
+            raise BadInput(f"delta: {delta:g} is not between 0 and 1", field="delta", value=delta)
         related = events.Relation(relation) if relation else None
         prices = registry.price(events.parse(read_yaml(event)), delta, related)
         out.result(prices, lambda screen: _show_prices(prices, screen))

@@ -207,5 +207,3 @@ def _show_rows(rows: list[dict[str, Any]], screen: Console) -> None:
     for row in rows:
         table.add_row(*row.values())
     screen.print(table)
-
-

@@ -23,6 +23,7 @@ def dashboard(
         import subprocess
 
         from dashboard.launch import command, environment
+
         from federation.errors import Missing
 
         where = find_home(home)

@@ -44,7 +44,7 @@ def renyi_of_mixture(sigma: float, rate: float, rows: int, orders: tuple[float, 
 
 
 def _log_moment(sigma: float, weights: Curve, power: float, low: float, high: float) -> float:
-    """ln of the mean of (P/Q)^power under Q, over [low, high]."""
+    """Return ln of the mean of (P/Q)^power under Q, over [low, high]."""
     previous, points = np.inf, 513
     while points <= 1 << 22:
         x = np.linspace(low, high, points)

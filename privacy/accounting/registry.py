@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 from privacy.accounting import basic, gdp, pld, rdp, zcdp
@@ -11,7 +12,7 @@ from privacy.events import Event, RandomizedResponse, Relation, leaves
 VERSION = f"tacit-1+dp-accounting-{version('dp-accounting')}"
 """Stored with every charge: which accountant computed it. The first part changes with ours."""
 
-ACCOUNTANTS = {
+ACCOUNTANTS: dict[str, Callable[[Event, float, Relation], float]] = {
     "rdp": rdp.epsilon,
     "pld": pld.epsilon,
     "zcdp": zcdp.epsilon,

@@ -45,7 +45,8 @@ def rho(event: Event, relation: Relation = Relation.ADD_REMOVE) -> float:
         case Poisson(rate=1.0, of=of):
             return rho(of, relation)
     raise UnsupportedEvent(
-        f"{event.event} has no useful zCDP under {relation.value}; use an account with a Renyi filter",
+        f"{event.event} has no useful zCDP under {relation.value}; "
+        "use an account with a Renyi filter",
         field="event",
         value=event.event,
     )

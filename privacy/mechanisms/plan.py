@@ -1,0 +1,79 @@
+"""The frozen plan of DP-SGD: sampling, clip, noise, denominator and event, which cannot disagree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from privacy.errors import InvalidEvent
+from privacy.events import Event, Gaussian, Poisson, Repeat, Unit
+
+ETA = 1e-5
+"""Relative slack of the clip for the number format.
+
+Gradients are clipped to C (1 - ETA) so that what one unit does to the sum as computed stays
+within C. Rows are float32; norm, scaling and sum are float64, with unit roundoff u = 2^-53. For a
+model of d parameters and a batch of B rows: the computed norm is off by at most a factor
+1 + (d + 2) u, scaling by 1 + 2 u, and the sum of B vectors of norm at most C by B^2 u C, in either
+of the two data sets that are compared. Together at most (d + 4 + 2 B^2) u relative to C, which is
+below 1e-5 for d up to 1e9 and B up to 2e5; a plan beyond either is refused.
+"""
+
+LARGEST_BATCH = 100_000
+"""Largest expected batch, in rows; half of what ETA covers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpSgdPlan:
+    """One silo's plan for all steps of a job.
+
+    `rate`: probability with which each unit joins a batch. `noise_multiplier`: standard deviation
+    of the noise over the clip. `clip`: L2 bound of one unit's part of a sum. `denominator`: the
+    expected batch by declared sizes, by which every sum is divided. `rows_per_subject`: most rows
+    of one subject that are used.
+    """
+
+    unit: Unit
+    rate: float
+    noise_multiplier: float
+    clip: float
+    denominator: float
+    steps: int
+    rows_per_subject: int = 1
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("rate", self.rate, 0 < self.rate <= 1, "(0, 1]"),
+            ("noise_multiplier", self.noise_multiplier, self.noise_multiplier >= 0, ">= 0"),
+            ("clip", self.clip, self.clip > 0, "> 0"),
+            ("denominator", self.denominator, self.denominator > 0, "> 0"),
+            ("steps", self.steps, self.steps >= 1, ">= 1"),
+            ("rows_per_subject", self.rows_per_subject, self.rows_per_subject >= 1, ">= 1"),
+            (
+                "denominator",
+                self.denominator * self.rows_per_subject,
+                self.denominator * self.rows_per_subject <= LARGEST_BATCH,
+                f"<= {LARGEST_BATCH} rows in an expected batch",
+            ),
+        )
+        for field, value, holds, allowed in rules:
+            if not (math.isfinite(value) and holds):
+                raise InvalidEvent(
+                    f"{field}: {value:g} is not {allowed}",
+                    field=field,
+                    value=value,
+                    allowed=allowed,
+                )
+
+    @property
+    def bound(self) -> float:
+        """What gradients are clipped to, in float64: the clip less its slack."""
+        return self.clip * (1 - ETA)
+
+    @property
+    def event(self) -> Event:
+        """The event of all steps."""
+        step: Event = Gaussian(sigma=self.noise_multiplier)
+        if self.rate < 1:
+            step = Poisson(rate=self.rate, of=step)
+        return Repeat(times=self.steps, of=step)
