@@ -57,12 +57,9 @@ class Server:
         while time.monotonic() < deadline:
             if self._child is not None and self._child.poll() is not None:
                 break
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                    if answer.status == 200:
-                        return self.url
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+            if _answers(self.url):
+                return self.url
+            time.sleep(0.1)
         where = f"; its log: {self._log}" if self._log else ""
         raise Missing(
             f"no Prefect server answers at {self.url}{where}", field="prefect", value=self.url
@@ -163,7 +160,8 @@ def _keep(database: Path, cached: Path) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+        # Only ever our own loopback address, or the one that the operator configured.
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

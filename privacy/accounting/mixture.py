@@ -19,7 +19,7 @@ from scipy import special, stats
 Curve = npt.NDArray[np.float64]
 
 TAIL = 12.0
-"""Standard deviations beyond the outermost peak of an integrand: what is left out is e^-72 of it."""
+"""Standard deviations beyond an integrand's outermost peak: e^-72 of it is left out."""
 
 TOLERANCE = 1e-12
 """Two successive grids agree to this in the logarithm, which is also added to the result."""

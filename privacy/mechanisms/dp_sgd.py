@@ -12,6 +12,7 @@ here, so that they and the event that prices them come from one plan.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -177,6 +178,8 @@ class DpSgd(Sgd):
     ) -> None:
         from opacus.grad_sample import GradSampleModule
 
+        # Rows need no gradient of their own; Opacus' hooks on modules fire all the same.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
         check_model(model)
         super().__init__(model, loss, plan, learning_rate=learning_rate, proximal=proximal)
         self._hooked = GradSampleModule(model, loss_reduction="sum")

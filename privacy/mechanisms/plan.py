@@ -1,4 +1,4 @@
-"""The frozen plan of DP-SGD: sampling, clip, noise, denominator and event, which cannot disagree."""
+"""The frozen plan of DP-SGD: sample, clip, noise, denominator and event cannot disagree."""
 
 from __future__ import annotations
 

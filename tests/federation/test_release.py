@@ -1,0 +1,96 @@
+"""The gate: one release per request, the same bytes again, nothing unlogged."""
+
+import json
+
+import pytest
+
+from federation.errors import IntegrityError, PolicyRefused
+from federation.release import Gate
+from privacy.events import All, Gaussian, Repeat
+from privacy.ledger import Ledger
+from secure.keys import SigningKey, verify
+
+EVENT = Gaussian(sigma=2.0)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    made = Ledger.create(
+        f"sqlite:///{tmp_path}/ledger.db",
+        silo="north",
+        head=tmp_path / "ledger.head",
+        signer=SigningKey.generate(),
+        verify=verify,
+    )
+    yield made
+    made.close()
+
+
+def gate(ledger, tmp_path):
+    return Gate(ledger, "job-1", tmp_path / "releases", {"dp"})
+
+
+def release(gate, made, request=b"request", protection="dp", round=0):
+    def produce():
+        made.append(1)
+        return bytes([len(made)])
+
+    return gate.release(
+        "update", round, request=request, protection=protection, event=EVENT, produce=produce
+    )
+
+
+def egress(ledger):
+    return [json.loads(e.body) for e in ledger.entries() if e.kind == "egress"]
+
+
+def test_the_same_request_gets_the_same_bytes_and_one_log_line(ledger, tmp_path):
+    made = []
+    first = release(gate(ledger, tmp_path), made)
+    again = release(gate(ledger, tmp_path), made)  # a new process would open a new gate
+    assert first == again and made == [1]
+    assert len(egress(ledger)) == 1
+
+
+def test_another_request_for_the_round_is_refused(ledger, tmp_path):
+    made = []
+    release(gate(ledger, tmp_path), made)
+    with pytest.raises(IntegrityError, match="already released"):
+        release(gate(ledger, tmp_path), made, request=b"other")
+    assert made == [1] and len(egress(ledger)) == 1
+
+
+def test_a_crash_between_storing_and_logging_is_logged_on_repeat(ledger, tmp_path):
+    made = []
+
+    class Dying:
+        def record_egress(self, **_):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        release(Gate(Dying(), "job-1", tmp_path / "releases", {"dp"}), made)
+    assert egress(ledger) == []
+    release(gate(ledger, tmp_path), made)
+    assert made == [1] and len(egress(ledger)) == 1
+
+
+def test_a_protection_that_policy_does_not_allow_makes_nothing(ledger, tmp_path):
+    made = []
+    with pytest.raises(PolicyRefused, match="unprotected"):
+        release(gate(ledger, tmp_path), made, protection="unprotected")
+    assert made == [] and egress(ledger) == []
+
+
+def test_what_was_begun_counts_even_if_it_never_left(ledger, tmp_path):
+    made = []
+    there = gate(ledger, tmp_path)
+    release(there, made)
+
+    def fails():
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        there.release(
+            "update", 1, request=b"r", protection="dp", event=EVENT, produce=fails
+        )
+    assert there.begun() == All(of=(Repeat(times=2, of=EVENT),))
