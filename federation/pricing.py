@@ -8,6 +8,7 @@ read here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from privacy.ledger import Ledger
 
 ROUNDS_LIMIT = 100_000
 """Where the search for the number of rounds that fit ends."""
+
+COARSE = 2e-3
+"""The grid on which a suggestion is priced."""
 
 
 def account_events(event: Event, unit: Unit, facts: PartyFacts) -> dict[str, Event]:
@@ -54,13 +58,15 @@ def check_terms(quote: PartyQuote, facts: PartyFacts) -> None:
         )
 
 
-def epsilon(event: Event, quote: PartyQuote, facts: PartyFacts) -> float:
+def epsilon(
+    event: Event, quote: PartyQuote, facts: PartyFacts, *, grid: float | None = None
+) -> float:
     """The PLD price of `event` at the delta and relation of the account in the job's unit."""
     from privacy.accounting import pld
 
     account = facts.account(quote.unit)
     assert account is not None  # the job's own quote names an account in its unit
-    return pld.epsilon(event, quote.delta, account.relation)
+    return pld.epsilon(event, quote.delta, account.relation, grid or pld.JOB_GRID)
 
 
 def price(quote: PartyQuote, facts: PartyFacts, ledger: Ledger) -> dict[str, Any]:
@@ -93,8 +99,8 @@ def what_fits(
 ) -> dict[str, float | int]:
     """The largest epsilon at these rounds, and the most rounds at this noise, still admitted.
 
-    Searched with the filter itself (bisection to one per cent of the noise, upwards), so both
-    answers are admitted as they stand; 0 where nothing fits.
+    Searched with the filter itself, by bisection to one per cent of the noise; the epsilon is
+    rounded down by as much, so that a job that asks for it is admitted. 0 where nothing fits.
     """
     if quote.family is None:
         return {}
@@ -123,7 +129,8 @@ def what_fits(
     while ceiling / floor > 1.01:
         middle = (floor * ceiling) ** 0.5
         floor, ceiling = (floor, middle) if admitted(middle, rounds) else (middle, ceiling)
-    return {"epsilon": epsilon(family(ceiling, rounds), quote, facts), "rounds": low}
+    price = epsilon(family(ceiling, rounds), quote, facts, grid=COARSE)
+    return {"epsilon": math.floor(price * 99) / 100, "rounds": low}
 
 
 def subjects_total(

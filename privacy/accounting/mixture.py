@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 Curve = npt.NDArray[np.float64]
 
@@ -32,8 +32,9 @@ def renyi_of_mixture(sigma: float, rate: float, rows: int, orders: tuple[float, 
     Trapezoid sums, which converge geometrically for integrands that are analytic and decay like a
     Gaussian; the grid is halved until two results agree.
     """
-    shifts = np.arange(rows + 1)
-    weights = stats.binom.logpmf(shifts, rows, rate)
+    j = np.arange(rows + 1)
+    choose = special.gammaln(rows + 1) - special.gammaln(j + 1) - special.gammaln(rows - j + 1)
+    weights = choose + special.xlogy(j, rate) + special.xlog1py(rows - j, -rate)
     result = []
     for order in orders:
         # P^a Q^(1-a) has its peaks between 0 and a k; Q^a P^(1-a) is at most Q (1-q)^(k(1-a)).
