@@ -84,7 +84,7 @@ def spend_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
         {
             "account": f"{silo}/{account.id}",
             "entry": spend.seq,
-            "when": spend.at.isoformat(timespec="seconds"),
+            "when": spend.when.isoformat(timespec="seconds"),
             "job": spend.job,
             "state": spend.state,
             "share": spend.share,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from federation import jobs, statements
-from federation.errors import BadInput, JobFailed
+from federation.errors import BadInput, IntegrityError, JobFailed
 from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
 from federation.pricing import check_terms, subjects_total
 from federation.record import ENDED, Job
@@ -104,12 +104,11 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
         "spec": spec.digest(),
         "silos": lines,
         "admissible": all(line["admissible"] for line in lines.values()),
-        "fits": _least(
-            [parties.what_fits(q, facts[silo], rounds) for silo, q in quotes.items()]
-        ),
+        "fits": _least([parties.what_fits(q, facts[silo], rounds) for silo, q in quotes.items()]),
     }
     if any(f.dataset.subject for f in facts.values()):
-        document["subject"] = subjects_total(lines, parties.federation.max_silos_per_subject or len(facts))
+        silos = parties.federation.max_silos_per_subject or len(facts)
+        document["subject"] = subjects_total(lines, silos)
     return document
 
 
@@ -275,12 +274,15 @@ def _outcome(outcome: Outcome, seconds: float) -> dict[str, Any]:
 
 def _document(job: Job, name: str) -> dict[str, Any]:
     document = job.document(name)
-    assert document is not None  # written by the step before
+    if document is None:
+        raise IntegrityError(
+            f"job {job.id} is {job.status} but its {name}.json is not there",
+            field=name,
+            value=str(job.directory),
+        )
     return document
 
 
 def _least(fits: list[dict[str, float | int]]) -> dict[str, float | int]:
     keys = set.intersection(*(set(fit) for fit in fits)) if fits else set()
     return {key: min(fit[key] for fit in fits) for key in sorted(keys)}
-
-

@@ -21,9 +21,6 @@ from privacy.ledger import Ledger
 ROUNDS_LIMIT = 100_000
 """Where the search for the number of rounds that fit ends."""
 
-COARSE = 2e-3
-"""The grid on which a suggestion is priced."""
-
 
 def account_events(event: Event, unit: Unit, facts: PartyFacts) -> dict[str, Event]:
     """What the event costs each account of the source, in that account's unit.
@@ -58,15 +55,11 @@ def check_terms(quote: PartyQuote, facts: PartyFacts) -> None:
         )
 
 
-def epsilon(
-    event: Event, quote: PartyQuote, facts: PartyFacts, *, grid: float | None = None
-) -> float:
+def epsilon(event: Event, quote: PartyQuote, facts: PartyFacts) -> float:
     """The PLD price of `event` at the delta and relation of the account in the job's unit."""
     from privacy.accounting import pld
 
-    account = facts.account(quote.unit)
-    assert account is not None  # the job's own quote names an account in its unit
-    return pld.epsilon(event, quote.delta, account.relation, grid or pld.JOB_GRID)
+    return pld.job_epsilon(event, quote.delta, facts.account(quote.unit).relation)
 
 
 def price(quote: PartyQuote, facts: PartyFacts, ledger: Ledger) -> dict[str, Any]:
@@ -129,7 +122,7 @@ def what_fits(
     while ceiling / floor > 1.01:
         middle = (floor * ceiling) ** 0.5
         floor, ceiling = (floor, middle) if admitted(middle, rounds) else (middle, ceiling)
-    price = epsilon(family(ceiling, rounds), quote, facts, grid=COARSE)
+    price = epsilon(family(ceiling, rounds), quote, facts)
     return {"epsilon": math.floor(price * 99) / 100, "rounds": low}
 
 

@@ -25,9 +25,7 @@ class Gate:
     `allowed` is the set of protections that the silo's policy lets through for this job.
     """
 
-    def __init__(
-        self, ledger: Ledger, job: str, directory: Path, allowed: Collection[str]
-    ) -> None:
+    def __init__(self, ledger: Ledger, job: str, directory: Path, allowed: Collection[str]) -> None:
         self._ledger = ledger
         self._job = job
         self._directory = directory
@@ -69,7 +67,8 @@ class Gate:
                     value=asked,
                 )
             cost = event.model_dump_json() if event is not None else ""
-            self._begun(path).write_text(cost)
+            # Durable before the mechanism runs: what was begun can never come back.
+            write_durably(self._begun(path), cost.encode())
             body = produce()
             write_durably(path, body)
         self._ledger.record_egress(

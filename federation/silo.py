@@ -72,7 +72,7 @@ class Silo:
             dataset=schema,
             sizes=self._federation.silos[self.name].sizes[dataset],
             accounts=tuple(
-                AccountFacts(a.id, a.unit, a.relation, a.delta, a.filter)
+                AccountFacts(a.id, a.unit, a.relation, a.delta, a.filter, a.delta0)
                 for a in self.ledger.accounts()
                 if a.source == source
             ),

@@ -27,19 +27,18 @@ from federation.record import Job
 from federation.report import publish, result_of
 
 
-def step(name: str, verb: Callable[[], Any]) -> Any:
+def step(name: str, verb: Callable[[], object]) -> None:
     """Run one step as a task; a fault that is not ours crosses as its type's name only."""
 
-    def run() -> Any:
+    def run() -> None:
         try:
-            return verb()
+            verb()
         except TacitError:
             raise
         except Exception as error:
             raise JobFailed(f"{name} stopped with {type(error).__name__}") from error
 
-    run.__name__ = name
-    return task(run, name=name, retries=0, persist_result=False, cache_policy=NO_CACHE)()
+    task(name=name, retries=0, persist_result=False, cache_policy=NO_CACHE)(run)()
 
 
 @flow(name="life-of-a-job", retries=0, persist_result=False, validate_parameters=False)

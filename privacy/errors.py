@@ -1,21 +1,21 @@
 """Errors of the privacy layer.
 
     PrivacyError
-    ├── InvalidEvent          PRIVACY-001  an event, unit or relation that makes no sense          exit 2
-    ├── UnsupportedEvent      PRIVACY-002  no accountant or filter here can price this event       exit 2
-    ├── CalibrationFailed     PRIVACY-003  no noise level reaches the target                       exit 2
-    ├── UnsafeModel           PRIVACY-004  a module mixes rows, so no clip can bound one row       exit 2
+    ├── InvalidEvent          PRIVACY-001  an event, unit or relation that makes no sense (2)
+    ├── UnsupportedEvent      PRIVACY-002  no accountant or filter here can price this event (2)
+    ├── CalibrationFailed     PRIVACY-003  no noise level reaches the target (2)
+    ├── UnsafeModel           PRIVACY-004  a module mixes rows, so no clip can bound one row (2)
     └── LedgerError           LEDGER-000
-        ├── InvalidRequest    LEDGER-001   a request that the ledger cannot read                   exit 2
-        ├── Refused           LEDGER-002   the filter does not admit the charge                    exit 3
-        ├── KeyConflict       LEDGER-003   an idempotency key came back with another payload       exit 2
-        ├── WrongState        LEDGER-004   a charge is not in the state that the call needs        exit 2
-        ├── LedgerTampered    LEDGER-005   the chain, a column or a head does not agree            exit 4
-        ├── LedgerMissing     LEDGER-006   the database is not there                               exit 5
-        └── LedgerContention  LEDGER-007   the database stayed busy for too long                   exit 5
+        ├── InvalidRequest    LEDGER-001   a request that the ledger cannot read (2)
+        ├── Refused           LEDGER-002   the filter does not admit the charge (3)
+        ├── KeyConflict       LEDGER-003   an idempotency key came back with another payload (2)
+        ├── WrongState        LEDGER-004   a charge is not in the state that the call needs (2)
+        ├── LedgerTampered    LEDGER-005   the chain, a column or a head does not agree (4)
+        ├── LedgerMissing     LEDGER-006   the database is not there (5)
+        └── LedgerContention  LEDGER-007   the database stayed busy for too long (5)
 
-Every error carries a stable `code`, the `field` it is about, the `value` seen and what is
-`allowed`; the message never holds a data value. `exit_code` is what a command ends with.
+In brackets the exit code of a command. Every error carries a stable `code`, the `field` it is
+about, the `value` seen and what is `allowed`; the message never holds a data value.
 The other layers' trees are in `secure.errors` and `federation.errors`; the layers do not
 import one another, so they share this shape and not a base class.
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
 
-from federation.errors import JobFailed
+from federation.errors import BadInput, JobFailed
 from federation.schema import Dataset
 from federation.settings import Sizes
 from federation.spec import JobSpec
@@ -32,6 +32,7 @@ class AccountFacts:
     relation: Relation
     delta: float
     filter: str
+    delta0: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,19 @@ class PartyFacts:
     sizes: Sizes
     accounts: tuple[AccountFacts, ...]
 
-    def account(self, unit: Unit) -> AccountFacts | None:
-        """The account of this source in `unit`, where there is one."""
-        return next((a for a in self.accounts if a.unit == unit), None)
+    def account(self, unit: Unit) -> AccountFacts:
+        """The account of this source in `unit`; `BadInput` where the silo keeps none."""
+        for account in self.accounts:
+            if account.unit == unit:
+                return account
+        units = [account.unit.value for account in self.accounts]
+        raise BadInput(
+            f"privacy.unit: silo {self.silo} keeps no account of source {self.source} per "
+            f"{unit.value}; it has: {', '.join(units) or 'none'}",
+            field="privacy.unit",
+            value=unit.value,
+            allowed=units,
+        )
 
 
 @dataclass(frozen=True)

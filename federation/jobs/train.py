@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -30,7 +31,7 @@ from privacy.events import NOTHING, All, DiscreteGaussian, Event, Gaussian, Pois
 from privacy.ledger import Stop
 
 if TYPE_CHECKING:
-    from federation.training.checkpoint import Checkpoint
+    pass
 
 
 class Spec(JobSpec):
@@ -120,25 +121,19 @@ def participate(context: SiloContext) -> Stop:
             return _stop(spec, header.round)
         request = msgpack.packb([header.name, header.round, message.body])
         if header.name == "update":
-            body = context.gate.release(
-                "update",
-                header.round,
-                request=request,
-                protection=protected,
-                event=_round_event(spec, context.quote),
-                produce=lambda h=header, m=message, r=request: trainer.train(h.round, m.body, r),
-            )
+            work, protection, event = trainer.train, protected, _round_event(spec, context.quote)
         elif header.name == "evaluate":
-            body = context.gate.release(
-                "evaluate",
-                header.round,
-                request=request,
-                protection=measured,
-                event=_evaluation_event(context.quote),
-                produce=lambda h=header, m=message, r=request: trainer.evaluate(h.round, m.body, r),
-            )
+            work, protection, event = trainer.evaluate, measured, _evaluation_event(context.quote)
         else:
             raise BadInput(f"no request {header.name!r} in a train job", field="name")
+        body = context.gate.release(
+            header.name,
+            header.round,
+            request=request,
+            protection=protection,
+            event=event,
+            produce=partial(work, header.round, message.body, request),
+        )
         context.endpoint.send(
             "coordinator", job=context.job, round=header.round, name=header.name, body=body
         )
@@ -147,15 +142,6 @@ def participate(context: SiloContext) -> Stop:
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     unit = spec.privacy.unit
     account = party.account(unit)
-    if account is None:
-        units = [a.unit.value for a in party.accounts]
-        raise BadInput(
-            f"privacy.unit: silo {party.silo} keeps no account of source {party.source} per "
-            f"{unit.value}; it has: {', '.join(units) or 'none'}",
-            field="privacy.unit",
-            value=unit.value,
-            allowed=units,
-        )
     delta = spec.privacy.delta if spec.privacy.delta is not None else account.delta
     if delta != account.delta:
         raise BadInput(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from privacy.accounting import calibrate, pld
 from privacy.events import Event
+from privacy.ledger import AccountTerms
+from privacy.ledger.filters import open_filter
 
 if TYPE_CHECKING:
     from federation.jobs.base import AccountFacts, PartyFacts
@@ -28,12 +30,11 @@ def calibrated(
     privacy = spec.privacy
     evaluations: int = plan["evaluations"]
     rounds = spec.strategy.rounds
-    if privacy.epsilon is None:
+    if privacy.noise_multiplier is not None:
         sigma = privacy.noise_multiplier
-        assert sigma is not None  # the spec has exactly one of the two
         if not evaluations:
             return sigma, 0.0
-        training = pld.epsilon(
+        training = pld.job_epsilon(
             job_event(plan, sigma, 0.0, rounds, 0), account.delta, account.relation
         )
         share = spec.evaluation.share
@@ -41,6 +42,8 @@ def calibrated(
         return sigma, noise * (evaluations * (1 - share) / share) ** 0.5
 
     epsilon = privacy.epsilon
+    if epsilon is None:
+        raise ValueError("a job without privacy has no noise to calibrate")
     noise = calibrate.gaussian_sigma(epsilon, account.delta)
     evaluation = noise * (evaluations / spec.evaluation.share) ** 0.5
 
@@ -48,14 +51,32 @@ def calibrated(
         return job_event(plan, sigma, evaluation, rounds, evaluations)
 
     if privacy.fit == "account":
-        from privacy.ledger.filters import make_filter
-
-        rule = make_filter(account.filter, epsilon=epsilon, delta=account.delta)
-        sigma = calibrate.noise_multiplier_for(
-            build, lambda event: rule.admits_alone(event, account.relation)
-        )
+        sigma = calibrate.noise_multiplier_for(build, _admits_alone(account, epsilon))
     else:
         sigma = calibrate.noise_multiplier(
             build, epsilon=epsilon, delta=account.delta, relation=account.relation
         )
     return sigma, evaluation
+
+
+def _admits_alone(account: AccountFacts, epsilon: float) -> Callable[[Event], bool]:
+    """Whether an unused account like this one, of capacity epsilon, would admit an event."""
+    rule = open_filter(
+        AccountTerms(
+            source="fit",
+            unit=account.unit,
+            relation=account.relation,
+            epsilon=epsilon,
+            delta=account.delta,
+            filter=account.filter,
+            delta0=account.delta0,
+        )
+    )
+    limits = rule.limits(epsilon)
+
+    def admits(event: Event) -> bool:
+        charge = rule.charge(event, epsilon)
+        deciding = zip(charge.losses, limits, strict=False)  # what follows is only watched
+        return any(loss is not None and loss <= limit for loss, limit in deciding)
+
+    return admits

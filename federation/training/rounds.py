@@ -27,7 +27,7 @@ def evaluate(context: CoordinatorContext, checkpoint: Checkpoint) -> dict[str, A
             raise BadMessage(f"the histogram of {silo} has another shape or type", field="evaluate")
         histograms[silo] = histogram
         noises[silo] = float(context.quotes[silo].plan["evaluation_noise"])
-    total = sum(histograms.values())
+    total = np.sum(list(histograms.values()), axis=0)
     noise = sum(value**2 for value in noises.values()) ** 0.5
     metrics = metrics_from_histogram(total, noise, binary=binary)
     own = {

@@ -10,6 +10,7 @@ from federation.spec import Block
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelSpec(Block):
@@ -43,8 +44,8 @@ class StrategySpec(Block):
     weighting: Literal["size", "uniform"] = "size"
     proximal: Positive | None = None
     server_learning_rate: Positive | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    momentum: Decay | None = None
+    betas: tuple[Decay, Decay] | None = None
     tau: Positive | None = None
     average: Annotated[float, Field(ge=0, le=1)] = 0.0
 

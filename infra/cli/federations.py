@@ -40,16 +40,9 @@ def init(
         from federation.errors import BadInput
         from federation.init import init_dataset, init_example
 
-        if (example is None) == (dataset is None):
-            raise BadInput(
-                "give either --example NAME or --dataset SCHEMA.yaml with --silo NAME=SOURCE",
-                field="example",
-                allowed=["breast-cancer", "digits"],
-            )
-        if example is not None:
+        if example is not None and dataset is None:
             home = init_example(directory, example, silos=silos, epsilon=epsilon, delta=delta)
-        else:
-            assert dataset is not None
+        elif dataset is not None and example is None:
             home = init_dataset(
                 directory,
                 dataset,
@@ -57,6 +50,12 @@ def init(
                 _pairs(size or [], "size", "NAME=TRAIN/TEST"),
                 epsilon=epsilon,
                 delta=delta,
+            )
+        else:
+            raise BadInput(
+                "give either --example NAME or --dataset SCHEMA.yaml with --silo NAME=SOURCE",
+                field="example",
+                allowed=["breast-cancer", "digits"],
             )
         federation = home.federation()
         document = {

@@ -68,7 +68,7 @@ def noise_multiplier(
         return float(np.min(values)) - epsilon
 
     def price(log_sigma: float) -> float:
-        return pld.epsilon(build(math.exp(log_sigma)), delta, relation, pld.JOB_GRID)
+        return pld.job_epsilon(build(math.exp(log_sigma)), delta, relation)
 
     low, high = math.log(SMALLEST), math.log(LARGEST)
     if bound(high) > 0:

@@ -7,9 +7,11 @@ prices a plan that is fixed before it starts; it is no filter, and the ledger ne
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
+from privacy.accounting import rdp
 from privacy.errors import UnsupportedEvent
 from privacy.events import (
     All,
@@ -30,7 +32,14 @@ GRID = 1e-4
 """Width of a cell of the privacy loss, in nats; the pessimism of the result is of its order."""
 
 JOB_GRID = 5e-4
-"""The grid at which jobs are calibrated and quoted: a tenth of a second for hundreds of steps."""
+"""The finest grid at which jobs are calibrated and quoted."""
+
+JOB_CELLS = 2000
+"""How many cells of the grid an epsilon spans when a job is priced: about a part in a thousand.
+
+The work of a price grows with epsilon over the grid; without this, a typing error such as
+epsilon 500 would take minutes to be refused.
+"""
 
 
 @lru_cache(maxsize=4096)
@@ -43,6 +52,22 @@ def epsilon(
     """
     distribution = _distribution(event, relation, grid, True)
     return float(distribution.get_epsilon_for_delta(delta)) if distribution is not None else 0.0
+
+
+def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_REMOVE) -> float:
+    """Return the upper bound by which jobs are calibrated and quoted: `epsilon` on a grid to suit.
+
+    The grid follows from the event alone (its RDP bound tells the size of the result), so that
+    the same event always has the same price.
+    """
+    try:
+        about = rdp.epsilon(event, delta, relation)
+    except UnsupportedEvent:
+        about = 0.0
+    coarse = about / JOB_CELLS if math.isfinite(about) else 0.0
+    # A power of two, so that events of nearly the same price are priced alike.
+    grid = JOB_GRID * 2 ** max(0, math.ceil(math.log2(coarse / JOB_GRID))) if coarse else JOB_GRID
+    return epsilon(event, delta, relation, grid)
 
 
 def epsilon_lower(
@@ -82,8 +107,6 @@ def _distribution(event: Event, relation: Relation, grid: float, upper: bool) ->
         case Laplace(scale=scale):
             return pld.from_laplace_mechanism(scale / twice, **options)
         case RandomizedResponse(epsilon=local, categories=categories) if replace:
-            import math
-
             # dp_accounting's parameter is the probability of answering at random.
             random = categories / (math.expm1(local) + categories)
             return pld.from_randomized_response(

@@ -160,7 +160,8 @@ def _replaceable(
     at = np.asarray(orders)
     first = curve(tuple(float(2 * a) for a in orders))
     second = curve(tuple(float(2 * a - 1) for a in orders))
-    return (at - 0.5) / (at - 1) * first + second
+    total: Curve = (at - 0.5) / (at - 1) * first + second
+    return total
 
 
 def _sampled_gaussian(rate: float, sigma: float, orders: tuple[float, ...]) -> Curve:

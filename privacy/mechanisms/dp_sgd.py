@@ -28,6 +28,9 @@ from privacy.mechanisms.randomness import StepSource
 Loss = Callable[..., Tensor]
 """Per-row loss summed over rows, called as loss(outputs, labels, reduction="sum")."""
 
+GRAD_SAMPLE = "grad_sample"
+"""The attribute in which Opacus leaves the gradient of every row."""
+
 MICRO_BATCH_FLOATS = 1 << 25
 """Most per-sample gradient entries held at once; a batch that needs more is cut, not truncated."""
 
@@ -73,7 +76,8 @@ class Sgd:
         self._sizes = [p.numel() for p in self._parameters]
         # One vector behind all parameters: a step is one addition.
         self._flat = torch.cat([p.detach().reshape(-1) for p in self._parameters])
-        for parameter, view in zip(self._parameters, self._flat.split(self._sizes), strict=True):
+        views = torch.split(self._flat, self._sizes)
+        for parameter, view in zip(self._parameters, views, strict=True):
             parameter.data = view.view_as(parameter)
         self._anchor = self._flat.clone()
         self._rows_of: tuple[int, list[npt.NDArray[np.int64]]] | None = None
@@ -186,12 +190,12 @@ class DpSgd(Sgd):
 
     def clipped_sum(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return sum_i weights_i clip(g_i), float64 [parameters]; each |clip(g)| <= plan.bound."""
-        self._loss(self._hooked(features), labels, reduction="sum").backward()
+        torch.autograd.backward(self._loss(self._hooked(features), labels, reduction="sum"))
         samples = torch.cat(
-            [p.grad_sample.reshape(len(labels), -1) for p in self._parameters], dim=1
+            [getattr(p, GRAD_SAMPLE).reshape(len(labels), -1) for p in self._parameters], dim=1
         ).double()
         for parameter in self._parameters:
-            parameter.grad_sample = None
+            setattr(parameter, GRAD_SAMPLE, None)
             parameter.grad = None
         norms = torch.linalg.vector_norm(samples, dim=1)
         finite = torch.isfinite(norms)
@@ -199,7 +203,8 @@ class DpSgd(Sgd):
             samples[~finite] = 0.0
             norms[~finite] = 0.0
         factors = weights * (self._plan.bound / norms.clamp_min(self._plan.bound))
-        return factors @ samples
+        total: Tensor = factors @ samples
+        return total
 
     def _sum(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         return self.clipped_sum(features, labels, weights)

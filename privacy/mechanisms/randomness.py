@@ -40,7 +40,7 @@ class StepSource:
 
     def uniform(self, n: int) -> npt.NDArray[np.float64]:
         """Return n uniform numbers in (0, 1), the midpoints of 2^53 equal cells."""
-        cells: npt.NDArray[np.float64] = (self.bits(n) >> np.uint64(11)) + 0.5
+        cells = (self.bits(n) >> np.uint64(11)).astype(np.float64) + 0.5
         return cells * 2.0**-53
 
     def normal(self, n: int) -> npt.NDArray[np.float64]:

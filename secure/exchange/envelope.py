@@ -59,7 +59,9 @@ def seal(header: Header, body: bytes, key: Signer) -> bytes:
     return packed
 
 
-def open_envelope(packed: bytes, keys: dict[str, str], *, federation: str, receiver: str) -> Message:
+def open_envelope(
+    packed: bytes, keys: dict[str, str], *, federation: str, receiver: str
+) -> Message:
     """Check an envelope against the membership's public keys; a doubt raises `BadMessage`."""
     try:
         head, signature, body = msgpack.unpackb(packed, max_bin_len=MAX_BODY)
@@ -73,7 +75,10 @@ def open_envelope(packed: bytes, keys: dict[str, str], *, federation: str, recei
     verify(keys[header.sender], head, signature)
     if header.federation != federation or header.receiver != receiver:
         raise BadMessage(
-            "an envelope for somebody else", field="receiver", value=header.receiver, allowed=receiver
+            "an envelope for somebody else",
+            field="receiver",
+            value=header.receiver,
+            allowed=receiver,
         )
     if header.digest != digest(body):
         raise BadMessage("an envelope's body is not the one that was signed", field="digest")

@@ -90,7 +90,5 @@ def test_what_was_begun_counts_even_if_it_never_left(ledger, tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        there.release(
-            "update", 1, request=b"r", protection="dp", event=EVENT, produce=fails
-        )
+        there.release("update", 1, request=b"r", protection="dp", event=EVENT, produce=fails)
     assert there.begun() == All(of=(Repeat(times=2, of=EVENT),))
