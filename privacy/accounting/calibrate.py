@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 from scipy import optimize
 from scipy.special import log_ndtr
 
@@ -22,8 +21,6 @@ SMALLEST, LARGEST = 0.05, 1e7
 
 GAP = 1e-3
 """How far below the target epsilon, relatively, a calibrated plan may end."""
-
-_ORDERS = tuple(float(a) for a in (*range(2, 34), 40, 50, 64, 80, 100, 128, 192, 256, 512, 1024))
 
 
 def gaussian_sigma(epsilon: float, delta: float) -> float:
@@ -62,10 +59,8 @@ def noise_multiplier(
     """
 
     def bound(log_sigma: float) -> float:
-        curve = rdp.rdp(build(math.exp(log_sigma)), _ORDERS, relation)
-        at = np.asarray(_ORDERS)
-        values = curve - (math.log(delta) + np.log(at)) / (at - 1) + np.log1p(-1 / at)
-        return float(np.min(values)) - epsilon
+        event = build(math.exp(log_sigma))
+        return rdp.epsilon(event, delta, relation, rdp.WHOLE_ORDERS) - epsilon
 
     def price(log_sigma: float) -> float:
         return pld.job_epsilon(build(math.exp(log_sigma)), delta, relation)

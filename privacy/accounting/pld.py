@@ -61,7 +61,7 @@ def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_RE
     the same event always has the same price.
     """
     try:
-        about = rdp.epsilon(event, delta, relation)
+        about = rdp.epsilon(event, delta, relation, rdp.WHOLE_ORDERS)
     except UnsupportedEvent:
         about = 0.0
     coarse = about / JOB_CELLS if math.isfinite(about) else 0.0

@@ -56,12 +56,21 @@ def rdp(event: Event, orders: Sequence[float], relation: Relation = Relation.ADD
     return _rdp(event, tuple(float(a) for a in at), relation).copy()
 
 
-def epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_REMOVE) -> float:
-    """The least epsilon at delta over dp_accounting's default orders.
+WHOLE_ORDERS = tuple(map(float, (*range(2, 34), 40, 50, 64, 80, 100, 128, 192, 256, 512, 1024)))
+"""Orders at which a sampled Gaussian is in closed form: a little looser, a hundred times faster."""
+
+
+def epsilon(
+    event: Event,
+    delta: float,
+    relation: Relation = Relation.ADD_REMOVE,
+    orders: Sequence[float] | None = None,
+) -> float:
+    """The least epsilon at delta over the orders, dp_accounting's default ones if left out.
 
     Conversion: Canonne, Kamath, Steinke (2020), Proposition 12.
     """
-    orders = default_orders()
+    orders = orders or default_orders()
     curve = rdp(event, orders, relation)
     if not curve.any():
         return 0.0
