@@ -47,7 +47,7 @@ class Checker:
     """The checks of one home; safe to share between viewers."""
 
     def __init__(self, root: Path, now: Callable[[], datetime] = clock.now) -> None:
-        self._command = [sys.executable, "-m", "dashboard.verification", str(root)]
+        self._command = [sys.executable, "-P", "-m", "dashboard.verification", str(root)]
         self._now = now
         self._lock = threading.Lock()
         self._running: _Running | None = None

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
-from federation.errors import NotFound
+from federation.errors import NotFound, TacitError
 from federation.home import Home
 from federation.settings import Federation
 from privacy.errors import WrongState
@@ -30,6 +30,9 @@ from secure.keys import verify
 
 BUSY = 10.0
 """Seconds for which a read waits for a writer."""
+
+UNREADABLE = (*TacitError, SQLAlchemyError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a ledger that somebody changed can raise."""
 
 
 class ReadOnlyStore(Store):
@@ -125,5 +128,6 @@ def _sqlite(path: Path) -> Engine:
 
 def unreadable(error: Exception) -> str:
     """Say why a ledger cannot be read; a database's own words stay out."""
-    said: Any = getattr(error, "message", None)
-    return str(said) if said else f"the ledger cannot be read here ({type(error).__name__})"
+    if isinstance(error, TacitError):
+        return str(error)
+    return f"the database cannot be read here ({type(error).__name__})"

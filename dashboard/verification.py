@@ -13,10 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from dashboard import reading
-from federation.errors import TacitError
 from federation.home import Home
 from federation.settings import Federation
 from privacy.ledger import Head
@@ -77,7 +74,7 @@ def _heads(home: Home, federation: Federation) -> tuple[Mapping[str, Head], str]
                 return {}, ""
             mirror.verify()
             return mirror.heads(), ""
-    except (*TacitError, SQLAlchemyError) as error:
+    except reading.UNREADABLE as error:
         return {}, reading.unreadable(error)
 
 
@@ -86,7 +83,7 @@ def _chain(home: Home, federation: Federation, silo: str, known: Mapping[str, He
         with reading.opened(home, silo, federation) as book:
             heads = [known[silo]] if silo in known else []
             result = book.ledger.verify(heads)
-    except (*TacitError, SQLAlchemyError) as error:
+    except reading.UNREADABLE as error:
         return Chain(silo, False, 0, 0, reading.unreadable(error), 0, "")
     bad = result.first_bad or {}
     return Chain(
