@@ -13,6 +13,8 @@ from dashboard.statuses import WORST_FIRST, Judged
 from dashboard.strings import STATUS
 from privacy.ledger.views import AT_RISK
 
+Chart = alt.LayerChart | alt.FacetChart
+
 COLORS = {
     "healthy": "#2a8f85",
     "at risk": "#d98e04",
@@ -36,7 +38,7 @@ LIGHT = Ink("#31333f", "#e3e6ea")
 DARK = Ink("#e6e8ec", "#3a3f4a")
 
 
-def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> alt.LayerChart:
+def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> Chart:
     """One bar per account: the share that is used, with its status in words."""
     rows = [
         {
@@ -97,7 +99,7 @@ def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> alt.LayerChart:
     )
 
 
-def course(account: AccountLine, now: datetime, ink: Ink = LIGHT) -> alt.LayerChart:
+def course(account: AccountLine, now: datetime, ink: Ink = LIGHT) -> Chart:
     """How an account was used over time, job by job, and where its rate leads."""
     steps = [{"when": _utc(s.when), "used": s.used_after} for s in account.spends]
     before = [{"when": steps[0]["when"], "used": 0.0}] if steps else []

@@ -34,7 +34,7 @@ def dashboard(
                 field="extra",
                 value="dashboard",
             )
-        done = subprocess.run(command(where.root, port), env=environment(where.root), check=False)
+        done = subprocess.run(command(port), env=environment(where.root), check=False)
         raise typer.Exit(done.returncode)
 
 

@@ -1,0 +1,8 @@
+"""The entry point that `tacit dashboard` serves: page settings and the list of pages."""
+
+import streamlit as st
+
+from dashboard import strings
+
+st.set_page_config(page_title=strings.PAGE_TITLE, page_icon=":material/balance:", layout="wide")
+st.navigation([st.Page("pages_/budget.py", title=strings.TITLE)], position="hidden").run()

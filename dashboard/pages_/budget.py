@@ -1,0 +1,193 @@
+"""The page of budgets: what is allowed, spent and left, and whether the ledgers verify.
+
+Text that comes from ledgers and settings goes through `st.text`, grids and charts only: none of
+them reads Markdown or HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import charts, exports, queries, reading, statuses, strings, subjects, tables
+from dashboard.checker import Checker
+from federation.home import Home
+from privacy.ledger import clock
+
+REFRESH = 15.0
+"""Seconds after which an open page looks again."""
+FIRST, LATER = 20.0, 3.0
+"""Seconds that a page waits for the first check of the ledgers, and for one after a change."""
+
+BOX = {
+    "healthy": st.success,
+    "at risk": st.warning,
+    "no data": st.warning,
+    "exhausted": st.error,
+    "breached": st.error,
+}
+
+
+@st.cache_resource(show_spinner=False)
+def _checker(root: str) -> Checker:
+    return Checker(Path(root))
+
+
+@st.cache_data(ttl=60, max_entries=4, show_spinner=False)
+def _overview(root: str, marks: Hashable) -> queries.Overview:
+    return queries.overview(Home(Path(root)))
+
+
+@st.fragment(run_every=REFRESH)
+def _body(home: Home) -> None:
+    marks = queries.marks(home)
+    overview = _overview(str(home.root), marks)
+    st.text(f"Federation {overview.federation}")
+    if not overview.silos:
+        st.info(strings.NO_SILO)
+        st.text(strings.NO_SILO_NEXT)
+        return
+    checker = _checker(str(home.root))
+    anew = bool(st.session_state.pop("verify_again", False))
+    with st.spinner(strings.VERIFYING):
+        first = checker.latest(marks, 0, anew=anew) is None
+        check = checker.latest(marks, FIRST if first or anew else LATER)
+    found = statuses.verdicts(overview, check, clock.now())
+    judged = statuses.judge(overview, found)
+
+    _headline(overview, found, judged)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader(strings.BARS)
+        if judged:
+            st.altair_chart(charts.budget_bars(judged, _ink()), width="stretch")
+        if not any(account.spends for account in overview.accounts):
+            st.info(strings.NO_SPENDS_AT_ALL)
+            st.code(strings.NEXT_JOB, language=None)
+    with right:
+        _chains(home, found, check.finding.mirror if check and check.finding else "")
+    _accounts(judged)
+    _behind(overview)
+    _releases(overview)
+    _people(overview)
+    if overview.elsewhere:
+        st.caption(strings.ELSEWHERE)
+        st.text(", ".join(overview.elsewhere))
+    st.caption(strings.FOOT)
+
+
+def _headline(
+    overview: queries.Overview,
+    found: tuple[statuses.Verdict, ...],
+    judged: tuple[statuses.Judged, ...],
+) -> None:
+    status = statuses.whole(judged, overview)
+    BOX[status](f"**{strings.STATUS[status]}.** {strings.HEADLINE[status]}")
+    accounts = overview.accounts
+    fits = [a.jobs_that_fit for a in accounts if a.jobs_that_fit is not None]
+    verified = sum(verdict.verified is True for verdict in found)
+    unprotected = sum(r.count for r in overview.releases if r.protection == "unprotected")
+    used = max((account.used for account in accounts), default=None)
+    cards = [
+        (strings.MOST_USED, charts.percent(used) if used is not None else "-"),
+        (strings.JOBS_LEFT, str(min(fits)) if fits else "-"),
+        (strings.VERIFIED, f"{verified} of {len(found)}"),
+        (strings.UNPROTECTED, str(unprotected)),
+    ]
+    helps = (
+        strings.MOST_USED_HELP,
+        strings.JOBS_LEFT_HELP,
+        strings.VERIFIED_HELP,
+        strings.UNPROTECTED_HELP,
+    )
+    for column, (label, value), said in zip(st.columns(4), cards, helps, strict=True):
+        column.metric(label, value, help=said, border=True)
+
+
+def _chains(home: Home, found: tuple[statuses.Verdict, ...], trouble: str) -> None:
+    st.subheader(strings.CHAINS)
+    st.dataframe(tables.chains(found), hide_index=True, width="stretch")
+    if trouble:
+        st.error(strings.MIRROR_TROUBLE)
+        st.text(trouble)
+    st.caption(strings.ON_THIS_MACHINE if home.mirror.is_file() else strings.NOBODY_VOUCHES)
+    if st.button(strings.RECHECK):
+        st.session_state["verify_again"] = True
+        st.rerun(scope="fragment")
+
+
+def _accounts(judged: tuple[statuses.Judged, ...]) -> None:
+    st.subheader(strings.ACCOUNTS)
+    rows = tables.accounts(judged)
+    used = st.column_config.ProgressColumn("used", format="percent", min_value=0.0, max_value=1.0)
+    st.dataframe(rows, hide_index=True, width="stretch", column_config={"used": used})
+    st.caption(strings.ACCOUNTS_NOTE)
+    _download(rows, "accounts")
+
+
+def _behind(overview: queries.Overview) -> None:
+    accounts = {account.name: account for account in overview.accounts}
+    if not accounts:
+        return
+    st.subheader(strings.BEHIND)
+    chosen = st.selectbox(strings.CHOOSE, list(accounts))
+    account = accounts[chosen]
+    if not account.spends:
+        st.info(strings.NO_SPENDS)
+        return
+    left, right = st.columns([2, 3], gap="large")
+    left.altair_chart(charts.course(account, clock.now(), _ink()), width="stretch")
+    rows = tables.spends(account)
+    with right:
+        st.dataframe(rows, hide_index=True, width="stretch")
+        _download(rows, "spends")
+
+
+def _releases(overview: queries.Overview) -> None:
+    if not overview.releases:
+        return
+    st.subheader(strings.RELEASES)
+    exposed = any(line.protection == "unprotected" for line in overview.releases)
+    st.caption(strings.SOME_UNPROTECTED if exposed else strings.ALL_PROTECTED)
+    st.dataframe(tables.releases(overview.releases), hide_index=True, width="stretch")
+
+
+def _people(overview: queries.Overview) -> None:
+    lines = subjects.people(overview.accounts, overview.silos_per_subject)
+    if lines:
+        st.subheader(strings.PEOPLE)
+        st.caption(strings.PEOPLE_NOTE)
+        st.dataframe(tables.people(lines), hide_index=True, width="stretch")
+
+
+def _download(rows: list[tables.Row], name: str) -> None:
+    st.download_button(
+        strings.DOWNLOAD, exports.to_csv(rows), f"{name}.csv", "text/csv", key=f"download_{name}"
+    )
+
+
+def _ink() -> charts.Ink:
+    return charts.DARK if st.context.theme.type == "dark" else charts.LIGHT
+
+
+def page() -> None:
+    """Show the page, or what to do where there is no federation to show."""
+    st.title(strings.TITLE)
+    home = Home.find()
+    if not home.federation_file.is_file():
+        st.info(strings.EMPTY)
+        st.text(strings.EMPTY_NEXT)
+        st.code(strings.EMPTY_COMMAND, language=None)
+        return
+    try:
+        home.federation()
+    except reading.UNREADABLE as error:
+        st.error(strings.BROKEN_HOME)
+        st.text(reading.unreadable(error))
+        return
+    _body(home)
+
+
+page()
