@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from privacy.ledger import canonical, clock, schema
+from privacy.ledger import clock, schema
 from privacy.ledger.rows import Rows
-from privacy.ledger.states import ACTIVE, ChargeState
+from privacy.ledger.states import ACTIVE
 from privacy.ledger.views import Spend, spend_view
 
 _BATCH = 500
@@ -15,10 +15,7 @@ _BATCH = 500
 def history(connection: Connection, rows: Rows, account: str) -> list[Spend]:
     """See `Ledger.history`; reads every charge once."""
     limits = rows.account(account).limits
-    records = connection.execute(select(schema.charges.c.record)).scalars()
-    charges = [ChargeState.read(canonical.decode(record)) for record in records]
-    mine = [charge for charge in charges if account in charge.lines and charge.state in ACTIVE]
-    mine.sort(key=lambda charge: (charge.reserved_at, charge.key))
+    mine = [c for c in rows.charges() if account in c.lines and c.state in ACTIVE]
     column = schema.entries.c
     times: dict[int, str] = {}
     for begin in range(0, len(mine), _BATCH):

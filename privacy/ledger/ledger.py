@@ -24,18 +24,18 @@ from privacy.errors import InvalidRequest
 from privacy.events import Event
 from privacy.ledger import canonical, checkpoint, clock, founding, recovery, schema
 from privacy.ledger import verify as verification
-from privacy.ledger.balance import repeats
+from privacy.ledger.balance import Balance, repeats
 from privacy.ledger.chain import Entry, Head, Identity, Receipt
-from privacy.ledger.filters import for_terms, open_filter
+from privacy.ledger.filters import open_filter
 from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.filters.base import Filter
 from privacy.ledger.heads import HeadFile
 from privacy.ledger.history import history
 from privacy.ledger.operations import owner, reserve, run
-from privacy.ledger.pricing import Prices, accountant_version
+from privacy.ledger.pricing import Pricer, Prices, Unpriced, accountant_version
 from privacy.ledger.rows import Rows
 from privacy.ledger.signing import Signer, Verifier
-from privacy.ledger.states import ChargeState, State, Stop
+from privacy.ledger.states import ChargeState, Stop
 from privacy.ledger.store import Store
 from privacy.ledger.terms import AccountTerms, check_epsilon, name
 from privacy.ledger.views import Account, Admission, Spend, account_view, admission_view
@@ -123,9 +123,7 @@ class Ledger:
     def open_account(self, terms: AccountTerms) -> Account:
         """Open an account; the same terms again change nothing."""
         made = open_filter(terms)
-        self._writer.append(
-            lambda rows, now: owner.open_account(rows, now, terms=terms, filter_=made)
-        )
+        self._append(lambda rows, price, now: owner.open_account(rows, terms=terms, filter_=made))
         return self.account(terms.source, terms.unit)
 
     def accounts(self) -> list[Account]:
@@ -142,27 +140,18 @@ class Ledger:
     def set_capacity(self, account_id: str, epsilon: float, reason: str) -> Account:
         """Set an account's capacity; what it claims stays the largest ever set."""
         check_epsilon(epsilon)
-        filter_, _ = self._filter(account_id)
-        limits = filter_.limits(epsilon)
-        self._writer.append(
-            lambda rows, now: owner.set_capacity(
-                rows, now, account=account_id, epsilon=epsilon, limits=limits, reason=reason
+        self._append(
+            lambda rows, price, now: owner.set_capacity(
+                rows, price, account=account_id, epsilon=epsilon, reason=reason
             )
         )
         return self.account(*account_id.rsplit("/", 1))
 
     def reprice(self, account_id: str) -> Account:
         """Price every active charge with today's accountant; charges only rise."""
-        filter_, epsilon = self._filter(account_id)
-        keys = [spend.key for spend in self.history(account_id)]
-        self._writer.append(
-            lambda rows, now: owner.reprice(
-                rows,
-                now,
-                account=account_id,
-                keys=keys,
-                price=lambda event: self._prices.of(filter_, event, epsilon),
-                accountant=accountant_version(),
+        self._append(
+            lambda rows, price, now: owner.reprice(
+                rows, price, account=account_id, accountant=accountant_version()
             )
         )
         return self.account(*account_id.rsplit("/", 1))
@@ -170,30 +159,24 @@ class Ledger:
     def mark_breached(self, accounts: Iterable[str], reason: str) -> None:
         """Close accounts for good: they admit nothing more."""
         named = sorted(accounts)
-        self._writer.append(
-            lambda rows, now: owner.breach(rows, now, accounts=named, reason=reason)
-        )
+        self._append(lambda rows, price, now: owner.breach(rows, accounts=named, reason=reason))
 
     # Charges
 
     def charge_for(self, account_id: str, event: Event) -> Charge:
         """Price an event on an account, in its filter's units; changes nothing."""
-        filter_, epsilon = self._filter(account_id)
-        return self._prices.of(filter_, event, epsilon)
+        filter_, balance = self._filter(account_id)
+        return self._prices.of(filter_, event, balance.epsilon)
 
     def would_admit(self, account_id: str, event: Event) -> Admission:
         """What the account would say to the event now; changes nothing."""
-        filter_, epsilon = self._filter(account_id)
-        asked = self._prices.of(filter_, event, epsilon)
-        with self._store.reading() as connection:
-            balance = self._rows(connection).account(account_id)
-        return admission_view(filter_, balance, asked)
+        filter_, balance = self._filter(account_id)
+        return admission_view(filter_, balance, self._prices.of(filter_, event, balance.epsilon))
 
     def repeats(self, account_id: str, event: Event) -> int | None:
         """How many such events the account still admits; `None` where they cost nothing."""
-        asked = self.charge_for(account_id, event)
-        with self._store.reading() as connection:
-            return repeats(self._rows(connection).account(account_id), asked)
+        filter_, balance = self._filter(account_id)
+        return repeats(balance, self._prices.of(filter_, event, balance.epsilon))
 
     def reserve(
         self,
@@ -212,17 +195,15 @@ class Ledger:
         """
         name("key", key)
         name("job", job)
-        self.expire()
-        prices = {account: self.charge_for(account, event) for account, event in events.items()}
         dumped = {account: _dump(event) for account, event in events.items()}
-        return self._writer.receipt(
-            lambda rows, now: reserve.reserve(
+        return self._receipt(
+            lambda rows, price, now: reserve.reserve(
                 rows,
+                price,
                 now,
                 key=key,
                 job=job,
                 events=dumped,
-                prices=prices,
                 refundable=refundable,
                 digest=digest,
                 expires=expires,
@@ -232,27 +213,20 @@ class Ledger:
 
     def release(self, key: str) -> Receipt:
         """Give back a reservation that was never started."""
-        return self._writer.receipt(lambda rows, now: reserve.release(rows, now, key=key))
+        return self._receipt(lambda rows, price, now: reserve.release(rows, key=key))
 
     def expire(self) -> int:
         """Give back every reservation whose time is over by this clock; returns how many."""
-        table = schema.charges.c
-        due = select(table.key).where(
-            table.state == State.RESERVED.value, table.expires <= _stamp(self._now())
-        )
-        with self._store.reading() as connection:
-            keys = list(connection.execute(due).scalars())
-        if keys:
-            self._writer.append(lambda rows, now: reserve.expire(rows, now, keys=keys))
-        return len(keys)
+        done = self._append(lambda rows, price, now: reserve.expire(rows, now))
+        return len(done.data["keys"]) if isinstance(done, Receipt) else 0
 
     def start(self, key: str, *, go: str) -> Receipt:
         """Start a reservation on the coordinator's go; after this nothing times out."""
-        return self._writer.receipt(lambda rows, now: run.start(rows, now, key=key, go=go))
+        return self._receipt(lambda rows, price, now: run.start(rows, now, key=key, go=go))
 
     def mark_read(self, key: str) -> None:
         """Record, durably, that the first row is about to be read."""
-        self._writer.append(lambda rows, now: run.read(rows, now, key=key))
+        self._append(lambda rows, price, now: run.read(rows, key=key))
 
     def settle(self, key: str, *, executed: Mapping[str, Event] | None, stop: Stop) -> Receipt:
         """Settle a started charge on what was executed (`None`: all of it).
@@ -261,32 +235,14 @@ class Ledger:
         did not depend on private data; all of it if no row was ever read. More than was reserved
         is charged truly and breaches the account.
         """
-        charge = self.charge(key)
-        before = {} if charge is None else charge.lines
-        ran = {account: event for account, event in (executed or {}).items() if account in before}
         dumped = None if executed is None else {a: _dump(e) for a, e in executed.items()}
-        filters = {account: self._filter(account) for account in before}
-
-        def price(account: str, event: Event | dict[str, Any]) -> Charge:
-            filter_, epsilon = filters[account]
-            return self._prices.of(filter_, event, epsilon)
-
-        return self._writer.receipt(
-            lambda rows, now: run.settle(
-                rows,
-                now,
-                key=key,
-                executed=dumped,
-                executed_prices={a: price(a, event) for a, event in ran.items()},
-                reserved_prices={a: price(a, before[a].event) for a in ran},
-                returns={account: filter_.returns for account, (filter_, _) in filters.items()},
-                stop=stop,
-            )
+        return self._receipt(
+            lambda rows, price, now: run.settle(rows, price, key=key, executed=dumped, stop=stop)
         )
 
     def forfeit(self, key: str) -> Receipt:
         """End a started charge with all of it spent."""
-        return self._writer.receipt(lambda rows, now: run.forfeit(rows, now, key=key))
+        return self._receipt(lambda rows, price, now: run.forfeit(rows, key=key))
 
     def record_egress(
         self,
@@ -310,10 +266,9 @@ class Ledger:
                 raise InvalidRequest(
                     f"{field}: {value!r}", field=field, value=value, allowed=">= 0"
                 )
-        done = self._writer.append(
-            lambda rows, now: owner.egress(
+        done = self._append(
+            lambda rows, price, now: owner.egress(
                 rows,
-                now,
                 job=job,
                 round_=round,
                 name=name,
@@ -383,17 +338,32 @@ class Ledger:
     def _view(self, rows: Rows, account: str) -> Account:
         return account_view(rows.opening(account), rows.account(account), rows.account_seq(account))
 
-    def _filter(self, account: str) -> tuple[Filter, float]:
+    def _filter(self, account: str) -> tuple[Filter, Balance]:
         with self._store.reading() as connection:
             rows = self._rows(connection)
-            balance, opening = rows.account(account), rows.opening(account)
-        terms = AccountTerms.read(opening["terms"])
-        return for_terms(terms, opening["parameters"]), balance.epsilon
+            return self._prices.filter(rows, account), rows.account(account)
+
+    def _append(self, decide: Decision) -> Receipt | int:
+        """Append what an operation decides, once all that it needs beforehand is done."""
+        price = Pricer(self._prices)
+        while True:
+            try:
+                return self._writer.append(lambda rows, now: decide(rows, price, now))
+            except Unpriced as some:
+                price.find(some.lacking)
+            except reserve.Due:
+                self.expire()
+
+    def _receipt(self, decide: Decision) -> Receipt:
+        """The same, with the receipt of the entry that did it, now or before."""
+        done = self._append(decide)
+        return done if isinstance(done, Receipt) else self._writer.receipt(done)
+
+
+Decision = Callable[[Rows, Pricer, datetime], "dict[str, Any] | int"]
+"""An operation: it looks at the books and returns the next entry, or the number of one before."""
 
 
 def _dump(event: Event) -> dict[str, Any]:
     dumped: dict[str, Any] = event.model_dump(mode="json")
     return dumped
-
-
-_stamp = clock.stamp

@@ -1,34 +1,99 @@
-"""Prices of events, kept so that the same event is not priced twice."""
+"""Prices of events, found outside the transactions that need them.
+
+A price can take seconds, and a transaction holds up every other writer. So an operation asks a
+`Pricer`, which answers from memory only; where it does not know, it raises `Unpriced`, the
+transaction is dropped, the price is found, and the operation begins again.
+"""
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
 from privacy import events
 from privacy.events import Event
-from privacy.ledger import canonical
+from privacy.ledger.filters import for_terms
 from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.filters.base import Filter
+from privacy.ledger.rows import Rows
+from privacy.ledger.terms import AccountTerms
 
 _KEPT = 4096
 
 
+Question = tuple[Filter, dict[str, Any], float]
+"""A filter, an event as plain data, and the account's capacity."""
+
+
 class Prices:
-    """A filter's price of an event, by the account's terms, the event and the capacity."""
+    """What filters ask for events, and the filters of accounts, kept in memory."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, float], Charge] = {}
+        self._filters: dict[str, Filter] = {}
 
     def of(self, filter_: Filter, event: Event | dict[str, Any], epsilon: float) -> Charge:
-        """Price an event, an object or plain data."""
+        """Price an event, an object or plain data, on an account of this capacity."""
         data = event if isinstance(event, dict) else event.model_dump(mode="json")
-        key = (filter_.key, canonical.encode(data), epsilon)
-        if key not in self._known:
+        key = _key((filter_, data, epsilon))
+        found = self._known.get(key)
+        if found is None:
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            self._known[key] = filter_.charge(events.parse(data), epsilon)
-        return self._known[key]
+            found = self._known[key] = filter_.charge(events.parse(data), epsilon)
+        return found
+
+    def find(self, question: Question) -> Charge | None:
+        """The price if it is known."""
+        return self._known.get(_key(question))
+
+    def filter(self, rows: Rows, account: str) -> Filter:
+        """The filter of an account, by the digest of its opening, which its balance carries."""
+        terms = rows.account(account).terms
+        if terms not in self._filters:
+            opening = rows.opening(account)
+            made = for_terms(AccountTerms.read(opening["terms"]), opening["parameters"])
+            self._filters[terms] = made
+        return self._filters[terms]
+
+
+class Unpriced(Exception):
+    """Not an error: prices that must be found before the operation can be decided."""
+
+    def __init__(self, lacking: list[Question]) -> None:
+        super().__init__(f"{len(lacking)} prices")
+        self.lacking = lacking
+
+
+class Pricer:
+    """The prices that one operation needs, through all its attempts."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+        self._found: dict[tuple[str, str, float], Charge] = {}
+
+    def find(self, lacking: list[Question]) -> None:
+        """Find prices, between two attempts."""
+        self._found |= {_key(question): self._prices.of(*question) for question in lacking}
+
+    def filter(self, rows: Rows, account: str) -> Filter:
+        """The account's filter."""
+        return self._prices.filter(rows, account)
+
+    def all(self, rows: Rows, account: str, wanted: list[dict[str, Any]]) -> list[Charge]:
+        """What the account asks for each event; `Unpriced` where one is not in memory."""
+        filter_, epsilon = self.filter(rows, account), rows.account(account).epsilon
+        questions = [(filter_, event, epsilon) for event in wanted]
+        charges = [self._found.get(_key(q)) or self._prices.find(q) for q in questions]
+        lacking = [q for q, charge in zip(questions, charges, strict=True) if charge is None]
+        if lacking:
+            raise Unpriced(lacking)
+        return [charge for charge in charges if charge is not None]
+
+    def one(self, rows: Rows, account: str, event: dict[str, Any]) -> Charge:
+        """What the account asks for an event."""
+        return self.all(rows, account, [event])[0]
 
 
 @lru_cache(maxsize=1)
@@ -37,3 +102,8 @@ def accountant_version() -> str:
     from privacy.accounting import registry
 
     return str(registry.VERSION)
+
+
+def _key(question: Question) -> tuple[str, str, float]:
+    filter_, event, epsilon = question
+    return filter_.key, json.dumps(event, sort_keys=True), epsilon

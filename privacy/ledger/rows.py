@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, insert, select, update
 
 from privacy.errors import InvalidRequest, LedgerTampered, WrongState
 from privacy.ledger import canonical, schema
@@ -24,11 +24,25 @@ _LAST = (
     .limit(1)
 )
 _ENTRY = select(schema.entries).where(schema.entries.c.seq == bindparam("at"))
-_ACCOUNT = select(schema.accounts).where(schema.accounts.c.account == bindparam("id"))
-_ACCOUNTS = select(schema.accounts.c.account).order_by(schema.accounts.c.account)
+
+
+def _with_entry(table: Table) -> Select[Any]:
+    """Rows of a cache, each with the entry that it names."""
+    entries = schema.entries.c
+    return select(table, entries.body, entries.hash).outerjoin(
+        schema.entries, entries.seq == table.c.seq
+    )
+
+
+_ACCOUNTS = _with_entry(schema.accounts)
+_ACCOUNT = _ACCOUNTS.where(schema.accounts.c.account == bindparam("id"))
 _OF_SOURCE = _ACCOUNTS.where(schema.accounts.c.source == bindparam("of"))
-_CHARGE = select(schema.charges).where(schema.charges.c.key == bindparam("id"))
-_OF_JOB = select(schema.charges.c.key).where(schema.charges.c.job == bindparam("of"))
+_CHARGES = _with_entry(schema.charges)
+_CHARGE = _CHARGES.where(schema.charges.c.key == bindparam("id"))
+_OF_JOB = _CHARGES.where(schema.charges.c.job == bindparam("of"))
+_DUE = select(schema.charges.c.key).where(
+    schema.charges.c.state == "reserved", schema.charges.c.expires <= bindparam("at")
+)
 _RELEASE = select(schema.releases).where(
     schema.releases.c.job == bindparam("of"),
     schema.releases.c.round == bindparam("at"),
@@ -97,6 +111,7 @@ class Rows:
         self._connection = connection
         self._identity = identity
         self._bodies: dict[int, Body] = {}
+        self._found: dict[str, Any] = {}
         self._balances: dict[str, Balance] = {}
         self._charges: dict[str, ChargeState] = {}
         self._changed: dict[str, Balance] = {}
@@ -115,23 +130,23 @@ class Rows:
     def receipt(self, seq: int) -> Receipt:
         """The entry of this number as a receipt."""
         row = self._connection.execute(_ENTRY, {"at": seq}).first()
-        if row is None or canonical.digest(canonical.ENTRY, row.body) != row.hash:
-            raise LedgerTampered(f"entry {seq} is missing or changed", field="entries", value=seq)
+        if row is None:
+            raise _lost(seq)
+        self._believe(seq, row.body, row.hash)
         identity = self._identity
         return Receipt(identity.silo, identity.public, row.body, row.hash, row.signature)
 
     def accounts(self) -> list[str]:
         """The names of all accounts."""
-        return list(self._connection.execute(_ACCOUNTS).scalars())
+        return self._look(_ACCOUNTS)
 
     def accounts_of(self, source: str) -> list[str]:
         """The names of a source's accounts."""
-        return list(self._connection.execute(_OF_SOURCE, {"of": source}).scalars())
+        return self._look(_OF_SOURCE, of=source)
 
     def opening(self, account: str) -> Body:
         """How an account was opened: terms, parameters of its filter, limits."""
-        row = self._account_row(account)
-        opening: Body = canonical.decode(row.opening)
+        opening: Body = canonical.decode(self._account_row(account).opening)
         return opening
 
     def account_seq(self, account: str) -> int:
@@ -143,7 +158,7 @@ class Rows:
         if account in self._balances:
             return self._balances[account]
         row = self._account_row(account)
-        said = self._body(row.seq)["after"]["accounts"].get(account)
+        said = self._believe(row.seq, row.body, row.hash)["after"]["accounts"].get(account)
         if said is None or canonical.encode(said) != row.balance:
             raise _stale("accounts", account, row.seq)
         balance = Balance.read(said)
@@ -157,16 +172,7 @@ class Rows:
         if key in self._charges:
             return self._charges[key]
         row = self._connection.execute(_CHARGE, {"id": key}).first()
-        if row is None:
-            return None
-        said = self._body(row.seq)["after"]["charges"].get(key)
-        if said != _sha256(row.record):
-            raise _stale("charges", key, row.seq)
-        charge = ChargeState.read(canonical.decode(row.record))
-        if charge_row(charge, row.record, row.seq) != dict(row._mapping):
-            raise _stale("charges", key, row.seq)
-        self._charges[key] = charge
-        return charge
+        return None if row is None else self._charge(row)
 
     def charge(self, key: str) -> ChargeState:
         """The charge of a key; `WrongState` where there is none."""
@@ -175,10 +181,17 @@ class Rows:
             raise WrongState(f"key {key!r}: no such charge", field="key", value=key)
         return charge
 
+    def charges(self) -> list[ChargeState]:
+        """All charges, in the order of their reservations."""
+        return self._all(_CHARGES)
+
     def charges_of(self, job: str) -> list[ChargeState]:
         """The charges of a job."""
-        keys = list(self._connection.execute(_OF_JOB, {"of": job}).scalars())
-        return [self.charge(key) for key in keys]
+        return self._all(_OF_JOB, of=job)
+
+    def due(self, at: str) -> list[str]:
+        """The keys of the reservations whose time is over."""
+        return list(self._connection.execute(_DUE, {"at": at}).scalars())
 
     def find_release(self, job: str, round_: int, name: str) -> dict[str, Any] | None:
         """A line of the egress log."""
@@ -235,20 +248,43 @@ class Rows:
         for row in self._new_releases:
             run(_ADD_RELEASE, row)
 
+    def _look(self, query: Select[Any], **which: str) -> list[str]:
+        found = {row.account: row for row in self._connection.execute(query, which)}
+        self._found |= found
+        return sorted(found)
+
     def _account_row(self, account: str) -> Any:
-        row = self._connection.execute(_ACCOUNT, {"id": account}).first()
-        if row is None:
+        if account not in self._found and not self._look(_ACCOUNT, id=account):
             raise InvalidRequest(
                 f"account: no account {account!r} in this ledger",
                 field="account",
                 value=account,
                 allowed=self.accounts(),
             )
-        return row
+        return self._found[account]
 
-    def _body(self, seq: int) -> Body:
+    def _all(self, query: Select[Any], **which: str) -> list[ChargeState]:
+        rows = self._connection.execute(query, which).all()
+        charges = [self._charges.get(row.key) or self._charge(row) for row in rows]
+        return sorted(charges, key=lambda charge: (charge.reserved_at, charge.key))
+
+    def _charge(self, row: Any) -> ChargeState:
+        said = self._believe(row.seq, row.body, row.hash)["after"]["charges"].get(row.key)
+        if said != _sha256(row.record):
+            raise _stale("charges", row.key, row.seq)
+        charge = ChargeState.read(canonical.decode(row.record))
+        expected = charge_row(charge, row.record, row.seq)
+        if any(row._mapping[column] != value for column, value in expected.items()):
+            raise _stale("charges", row.key, row.seq)
+        self._charges[row.key] = charge
+        return charge
+
+    def _believe(self, seq: int, body: str | None, hash_: str | None) -> Body:
+        """The parsed body of an entry, once its hash is that of the text."""
         if seq not in self._bodies:
-            self._bodies[seq] = self.receipt(seq).data
+            if body is None or canonical.digest(canonical.ENTRY, body) != hash_:
+                raise _lost(seq)
+            self._bodies[seq] = canonical.decode(body)
         return self._bodies[seq]
 
 
@@ -265,6 +301,10 @@ def account_row(account: str, opening: Body, balance: str, seq: int) -> dict[str
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lost(seq: int) -> LedgerTampered:
+    return LedgerTampered(f"entry {seq} is missing or changed", field="entries", value=seq)
 
 
 def _stale(table: str, name: str, seq: int) -> LedgerTampered:

@@ -49,13 +49,10 @@ class Writer:
                 self._heads.write(self._identity.ledger, done.head)
             return done
 
-    def receipt(self, decide: Decision) -> Receipt:
-        """The same, with the receipt of the entry that did it, now or before."""
-        done = self.append(decide)
-        if isinstance(done, Receipt):
-            return done
+    def receipt(self, seq: int) -> Receipt:
+        """The receipt of an entry that is there."""
         with self._store.reading() as connection:
-            return Rows(connection, self._identity).receipt(done)
+            return Rows(connection, self._identity).receipt(seq)
 
     def replant(self, receipt: Receipt) -> None:
         """Append an entry that this ledger lost, byte by byte as it was signed."""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from privacy.errors import InvalidRequest, KeyConflict, WrongState
 from privacy.ledger.balance import rooms, unbounded
-from privacy.ledger.filters.amounts import Charge
+from privacy.ledger.filters.amounts import UNIT, Charge
 from privacy.ledger.filters.base import Filter
+from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
-from privacy.ledger.states import ACTIVE, RUNNING, Line
+from privacy.ledger.states import ACTIVE, RUNNING, Line, State
 from privacy.ledger.terms import AccountTerms
 
 PROTECTIONS = ("dp", "masked", "encrypted", "public", "unprotected")
 OUTGROWN = "re-pricing found more spent than the account's capacity"
 
 
-def open_account(rows: Rows, now: datetime, *, terms: AccountTerms, filter_: Filter) -> Body | int:
+def open_account(rows: Rows, *, terms: AccountTerms, filter_: Filter) -> Body | int:
     """Open an account; the same terms again are no error, other terms are a `KeyConflict`."""
     opening: dict[str, Any] = {
         "terms": terms.document(),
@@ -47,7 +46,6 @@ def open_account(rows: Rows, now: datetime, *, terms: AccountTerms, filter_: Fil
 
 def egress(
     rows: Rows,
-    now: datetime,
     *,
     job: str,
     round_: int,
@@ -88,12 +86,15 @@ def egress(
             )
         return seq
     charges = [charge for charge in rows.charges_of(job) if charge.state in RUNNING]
-    if not charges and protection != "public":
+    # A charge that was never read can be given back whole, so nothing may have left on it.
+    read = [charge for charge in charges if charge.state is State.READ]
+    if protection != "public" and len(read) < max(len(charges), 1):
         raise WrongState(
-            f"job {job} has no running charge: nothing of it may leave",
+            f"job {job} has no running charge whose first read is recorded: "
+            "nothing of it may leave",
             field="job",
             value=job,
-            allowed="a started charge",
+            allowed="a charge that was started and read",
         )
     accounts = sorted({account for charge in charges for account in charge.lines})
     unprotected = accounts if protection == "unprotected" else []
@@ -101,56 +102,48 @@ def egress(
 
 
 def set_capacity(
-    rows: Rows, now: datetime, *, account: str, epsilon: float, limits: tuple[int, ...], reason: str
+    rows: Rows, price: Pricer, *, account: str, epsilon: float, reason: str
 ) -> Body | int:
     """Another capacity; the claim stays the largest ever set."""
-    rows.account(account)
     return {
         "kind": "capacity",
         "account": account,
         "epsilon": epsilon,
-        "limits": list(limits),
+        "limits": list(price.filter(rows, account).limits(epsilon)),
         "reason": reason,
     }
 
 
-def reprice(
-    rows: Rows,
-    now: datetime,
-    *,
-    account: str,
-    keys: list[str],
-    price: Callable[[dict[str, Any]], Charge],
-    accountant: str,
-) -> Body | int:
+def reprice(rows: Rows, price: Pricer, *, account: str, accountant: str) -> Body | int:
     """Price every active charge of an account again; only what rises is changed."""
     balance = rows.account(account)
     total = balance.total()
+    active = [c for c in rows.charges() if account in c.lines and c.state in ACTIVE]
+    today = price.all(rows, account, [charge.lines[account].event for charge in active])
     lines = {}
-    for key in keys:
-        charge = rows.charge(key)
-        if charge.state not in ACTIVE or account not in charge.lines:
-            continue
+    for charge, now in zip(active, today, strict=True):
         old = charge.lines[account]
-        raised = _raised(old.charge, price(old.event))
+        raised = _raised(old.charge, now)
         if raised != old.charge:
             without = total.plus(old.charge, -1)
             raised = unbounded(without, raised)
             total = without.plus(raised)
-            lines[key] = Line(old.event, raised).document()
+            lines[charge.key] = Line(old.event, raised).document()
     if not lines:
         return 0
-    fits = any(room is not None and room >= 0 for room in rooms(balance.limits, total))
+    # The claim is the largest capacity ever set, so that is what must still hold.
+    claimed = price.filter(rows, account).limits(balance.largest)
+    fits = any(room is not None and room >= 0 for room in rooms(claimed, total))
     return {
         "kind": "reprice",
         "account": account,
         "accountant": accountant,
         "lines": lines,
-        "breached": None if fits else OUTGROWN,
+        "breached": None if fits and total.delta <= UNIT else OUTGROWN,
     }
 
 
-def breach(rows: Rows, now: datetime, *, accounts: list[str], reason: str) -> Body | int:
+def breach(rows: Rows, *, accounts: list[str], reason: str) -> Body | int:
     """Close accounts for good."""
     for account in accounts:
         rows.account(account)

@@ -11,25 +11,30 @@ from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, admit, share, used
 from privacy.ledger.clock import stamp
 from privacy.ledger.filters.amounts import Charge
+from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
 from privacy.ledger.states import Line, State
 
 
+class Due(Exception):
+    """Not an error: reservations whose time is over are to be given back first."""
+
+
 def reserve(
     rows: Rows,
+    price: Pricer,
     now: datetime,
     *,
     key: str,
     job: str,
     events: Mapping[str, dict[str, Any]],
-    prices: Mapping[str, Charge],
     refundable: bool,
     digest: str,
     expires: datetime,
     accountant: str,
 ) -> Body | int:
-    """Reserve on every account, or on none (`Refused`)."""
+    """Reserve on every account, or on none (`Refused`); `Due` before others have expired."""
     request = {"job": job, "events": dict(events), "refundable": refundable, "digest": digest}
     payload = canonical.sha256(request)
     before = rows.find_charge(key)
@@ -51,12 +56,14 @@ def reserve(
             allowed=f"after {stamp(now)}",
         )
     _whole_sources(rows, events)
+    if rows.due(stamp(now)):
+        raise Due
     lines = {}
     for account in sorted(events):
-        balance = rows.account(account)
-        charge = admit(balance, prices[account])
+        balance, asked = rows.account(account), price.one(rows, account, events[account])
+        charge = admit(balance, asked)
         if charge is None:
-            raise refusal(account, balance, prices[account])
+            raise refusal(account, balance, asked)
         lines[account] = Line(events[account], charge).document()
     return {
         "kind": "reserve",
@@ -71,7 +78,7 @@ def reserve(
     }
 
 
-def release(rows: Rows, now: datetime, *, key: str) -> Body | int:
+def release(rows: Rows, *, key: str) -> Body | int:
     """Give one reservation back; one already given back is no error."""
     charge = rows.charge(key)
     if charge.state in (State.RELEASED, State.EXPIRED):
@@ -86,13 +93,9 @@ def release(rows: Rows, now: datetime, *, key: str) -> Body | int:
     return {"kind": "release", "job": charge.job, "keys": [key]}
 
 
-def expire(rows: Rows, now: datetime, *, keys: list[str]) -> Body | int:
-    """Give back the reservations among `keys` whose time is over."""
-    due = sorted(
-        key
-        for key in keys
-        if (charge := rows.charge(key)).state is State.RESERVED and charge.expires <= stamp(now)
-    )
+def expire(rows: Rows, now: datetime) -> Body | int:
+    """Give back the reservations whose time is over."""
+    due = sorted(rows.due(stamp(now)))
     return {"kind": "expire", "keys": due} if due else 0
 
 
@@ -103,7 +106,7 @@ def refusal(account: str, balance: Balance, asked: Charge) -> Refused:
         reason = f"it is breached ({balance.breached}) and admits nothing more"
     else:
         reason = (
-            f"the job asks for {share(balance.limits, asked):.4g} of it and {max(left, 0):.4g} "
+            f"the job asks for {share(balance.limits, asked):.4%} of it and {max(left, 0):.4%} "
             f"is left (capacity epsilon {balance.epsilon:g})"
         )
     return Refused(

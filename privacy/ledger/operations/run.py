@@ -12,6 +12,7 @@ from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, saturate, unbounded
 from privacy.ledger.clock import stamp
 from privacy.ledger.filters.amounts import Charge, Loss
+from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
 from privacy.ledger.states import RETURNING, RUNNING, ChargeState, Line, State, Stop
@@ -47,7 +48,7 @@ def start(rows: Rows, now: datetime, *, key: str, go: str) -> Body | int:
     return {"kind": "start", "key": key, "job": charge.job, "go": go}
 
 
-def read(rows: Rows, now: datetime, *, key: str) -> Body | int:
+def read(rows: Rows, *, key: str) -> Body | int:
     """Record the first read."""
     charge = rows.charge(key)
     if charge.state is State.READ:
@@ -62,7 +63,7 @@ def read(rows: Rows, now: datetime, *, key: str) -> Body | int:
     return {"kind": "read", "key": key, "job": charge.job}
 
 
-def forfeit(rows: Rows, now: datetime, *, key: str) -> Body | int:
+def forfeit(rows: Rows, *, key: str) -> Body | int:
     """End a started charge with all of it spent."""
     charge = rows.charge(key)
     if charge.state is State.FORFEITED:
@@ -73,19 +74,16 @@ def forfeit(rows: Rows, now: datetime, *, key: str) -> Body | int:
 
 def settle(
     rows: Rows,
-    now: datetime,
+    price: Pricer,
     *,
     key: str,
     executed: Mapping[str, dict[str, Any]] | None,
-    executed_prices: Mapping[str, Charge],
-    reserved_prices: Mapping[str, Charge],
-    returns: Mapping[str, bool],
     stop: Stop,
 ) -> Body | int:
     """Settle a started charge: what it cost in the end, and whether it broke its reservation.
 
-    `executed_prices` and `reserved_prices` are by the same accountant, so that they compare like
-    with like; `returns` says per account whether its filter can give anything back.
+    What was executed and what was reserved are both priced by today's accountant, so that they
+    compare like with like.
     """
     charge = rows.charge(key)
     settlement = canonical.sha256({"executed": executed, "stop": stop.value})
@@ -102,7 +100,7 @@ def settle(
             allowed=sorted(charge.lines),
         )
     unread = charge.state is State.STARTED
-    if unread and any(_costs(price) for price in executed_prices.values()):
+    if unread and any(_costs(price.one(rows, *ran)) for ran in (executed or {}).items()):
         raise WrongState(
             f"key {key!r}: something was executed, but no read was ever recorded",
             field="executed",
@@ -115,12 +113,12 @@ def settle(
         if unread:
             event, cost = NOTHING.model_dump(mode="json"), Charge((0,) * len(cost.losses))
         elif executed is not None and executed[account] != event:
-            ran, held = executed_prices[account], reserved_prices[account]
+            ran, held = price.all(rows, account, [executed[account], event])
             balance = rows.account(account)
             if _exceeds(ran, held):
                 event, cost = executed[account], _true(balance, cost, ran)
                 breached[account] = OVERSPENT
-            elif charge.refundable and returns[account] and stop in RETURNING:
+            elif charge.refundable and price.filter(rows, account).returns and stop in RETURNING:
                 event, cost = executed[account], _returned(balance, cost, ran)
         lines[account] = Line(event, cost).document()
     return {
