@@ -86,6 +86,7 @@ class Embedded:
             "remaining_epsilon": account.remaining_epsilon,
             "used": account.used,
             "unprotected": account.unprotected,
+            "relation": account.relation.value,
             "claim_epsilon": account.largest_capacity_epsilon,
             "delta": account.delta,
         }
@@ -94,9 +95,9 @@ class Embedded:
         """Ask one silo to reserve."""
         return self._silos[silo].reserve(manifest)
 
-    def release(self, silo: str, job: str) -> None:
-        """Give one silo's unstarted reservation back."""
-        self._silos[silo].release(job)
+    def end(self, silo: str, job: str) -> Receipt | None:
+        """End the job at one silo, wherever it stands there."""
+        return self._silos[silo].end(job)
 
     def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
         """Start the job at one silo."""

@@ -4,6 +4,7 @@
     ├── BadInput        FED-001  a file, option or field that says something not allowed   exit 2
     ├── NotFound        FED-002  a job, silo, dataset or home that is not there            exit 2
     ├── PolicyRefused   FED-003  a silo's policy does not allow what the job asks          exit 3
+    ├── BudgetRefused   FED-007  a silo's ledger does not admit what the job costs         exit 3
     ├── IntegrityError  FED-004  a signature, digest or membership does not agree          exit 4
     ├── Missing         FED-005  something needed is not there: an extra, a server, a file exit 5
     └── JobFailed       FED-006  the job stopped for a reason that is told                 exit 1
@@ -58,6 +59,13 @@ class PolicyRefused(FederationError):
     """A silo's policy does not allow what the job asks."""
 
     code = "FED-003"
+    exit_code = 3
+
+
+class BudgetRefused(FederationError):
+    """A silo's ledger does not admit what the job costs; the message tells what would fit."""
+
+    code = "FED-007"
     exit_code = 3
 
 

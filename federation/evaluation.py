@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 Z = 1.959964
 """The 97.5 % point of the standard Gaussian."""
 
-RESOLVABLE = 3.0
+RESOLVABLE = 2.0
 """A total below this many standard deviations of its noise is not divided by."""
 
 

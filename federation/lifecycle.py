@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from federation import jobs, statements
-from federation.errors import BadInput, IntegrityError, JobFailed
+from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed
 from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
 from federation.pricing import check_terms, subjects_total
 from federation.record import ENDED, Job
@@ -23,6 +23,7 @@ from federation.settings import Federation
 from federation.silo import MANIFEST_LIFE
 from federation.spec import JobSpec, digest
 from federation.version import code_version
+from privacy.errors import Refused
 from privacy.events import Unit
 from privacy.ledger import Receipt
 from privacy.ledger.mirror import Mirror
@@ -59,8 +60,8 @@ class Parties(Protocol):
         """Reserve at one silo."""
         ...
 
-    def release(self, silo: str, job: str) -> None:
-        """Release an unstarted reservation."""
+    def end(self, silo: str, job: str) -> Receipt | None:
+        """End the job at one silo: release a reservation, settle what was started."""
         ...
 
     def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
@@ -97,14 +98,13 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
     facts = parties.facts(spec.dataset)
     quotes = quotes_of(spec, facts)
     lines = {silo: parties.price(q, facts[silo]) for silo, q in quotes.items()}
-    rounds = getattr(getattr(spec, "strategy", None), "rounds", 1)
     document: dict[str, Any] = {
         "job": spec.name,
         "kind": spec.kind,
         "spec": spec.digest(),
         "silos": lines,
         "admissible": all(line["admissible"] for line in lines.values()),
-        "fits": _least([parties.what_fits(q, facts[silo], rounds) for silo, q in quotes.items()]),
+        "fits": _fits(spec, parties, facts, quotes),
     }
     if any(f.dataset.subject for f in facts.values()):
         silos = parties.federation.max_silos_per_subject or len(facts)
@@ -115,7 +115,8 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
 def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
     """Reserve at every silo in the order of names, all or none.
 
-    A refusal gives the others back and raises `Refused` or `PolicyRefused`; the job is `refused`.
+    A refusal gives the others back and raises `BudgetRefused`, which tells what would fit, or
+    `PolicyRefused`; the job is `refused`.
     """
     if job.status != "created":
         return
@@ -130,16 +131,20 @@ def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
             mirror.accept(receipt)
             receipts[silo] = receipt.document()
     except Exception as error:
-        for silo in silos:
-            parties.release(silo, job.id)
-        job.update("refused" if getattr(error, "exit_code", 1) == 3 else "failed", error=error)
-        raise
+        _end(job, parties, mirror)
+        told = _refusal(error, silo, job, parties) if isinstance(error, Refused) else error
+        job.update("refused" if getattr(told, "exit_code", 1) == 3 else "failed", error=told)
+        raise told from None
     job.save("receipts", receipts)
     job.update("reserved")
 
 
 def start(job: Job, parties: Parties, mirror: Mirror) -> None:
-    """Sign the go that carries all reservations, and start every silo on it."""
+    """Sign the go that carries all reservations, and start every silo on it.
+
+    A silo that cannot start (its reservation expired while the job lay killed) ends the job
+    everywhere; nothing was read, so everything comes back.
+    """
     if job.status != "reserved":
         return
     go = job.document("go")
@@ -152,8 +157,13 @@ def start(job: Job, parties: Parties, mirror: Mirror) -> None:
         }
         go = statements.sign(body, parties.key)
         job.save("go", go)
-    for silo in sorted(go["body"]["receipts"]):
-        mirror.accept(parties.start(silo, job.id, go))
+    try:
+        for silo in sorted(go["body"]["receipts"]):
+            mirror.accept(parties.start(silo, job.id, go))
+    except Exception as error:
+        _end(job, parties, mirror)
+        job.update("failed", error=error)
+        raise
     job.update("started")
 
 
@@ -222,14 +232,17 @@ def cancel(job: Job, parties: Parties, mirror: Mirror) -> None:
     """
     if job.status in ENDED:
         raise BadInput(f"job {job.id} is already {job.status}", field="job", value=job.status)
-    manifest = job.document("manifest")
-    if job.status in ("created", "reserved"):
-        for silo in sorted(manifest["body"]["quotes"]) if manifest else []:
-            parties.release(silo, job.id)
-    elif job.status in ("started", "stopped"):
-        for silo in sorted(_document(job, "receipts")):
-            mirror.accept(parties.settle(silo, job.id))
+    _end(job, parties, mirror)
     job.update("cancelled")
+
+
+def _end(job: Job, parties: Parties, mirror: Mirror) -> None:
+    """End the job at every silo that was asked, wherever it stands there."""
+    manifest = job.document("manifest")
+    for silo in sorted(manifest["body"]["quotes"]) if manifest else []:
+        receipt = parties.end(silo, job.id)
+        if receipt is not None:
+            mirror.accept(receipt)
 
 
 def _balances(job: Job, parties: Parties) -> dict[str, dict[str, Any]]:
@@ -283,6 +296,36 @@ def _document(job: Job, name: str) -> dict[str, Any]:
     return document
 
 
-def _least(fits: list[dict[str, float | int]]) -> dict[str, float | int]:
+def _refusal(error: Refused, silo: str, job: Job, parties: Parties) -> BudgetRefused:
+    """A ledger's refusal, with its silo and what would fit at every silo."""
+    facts = parties.facts(job.spec.dataset)
+    fits = _fits(job.spec, parties, facts, quotes_of(job.spec, facts))
+    return BudgetRefused(
+        f"silo {silo}: {error.message}; {fits_text(fits)}",
+        field=f"{silo}/{error.field}",
+        value=error.value,
+        allowed={"share": error.allowed} | fits,
+    )
+
+
+def fits_text(fits: Mapping[str, float | int]) -> str:
+    """What would fit, in words."""
+    if not fits:
+        return "nothing of this kind fits"
+    return (
+        f"what would fit at every silo: epsilon {fits['epsilon']:.2f} with these rounds, or "
+        f"{fits['rounds']} rounds with this noise"
+    )
+
+
+def _fits(
+    spec: JobSpec,
+    parties: Parties,
+    facts: Mapping[str, PartyFacts],
+    quotes: Mapping[str, PartyQuote],
+) -> dict[str, float | int]:
+    """What would fit at every silo."""
+    rounds = getattr(getattr(spec, "strategy", None), "rounds", 1)
+    fits = [parties.what_fits(q, facts[silo], rounds) for silo, q in quotes.items()]
     keys = set.intersection(*(set(fit) for fit in fits)) if fits else set()
     return {key: min(fit[key] for fit in fits) for key in sorted(keys)}

@@ -32,7 +32,7 @@ def model_card(job: Job) -> str:
         lines += [guarantee(silo, line) for silo, line in settlement.items()]
         lines += [
             "",
-            "Neighbouring data sets differ by one such unit, present or absent (add/remove). The "
+            f"Neighbouring data sets differ by one such unit, {_neighbours(balances)}. The "
             "sentences hold for whoever sees the model, every released update and every released "
             "metric of this job, whatever else they know; they do not cover other jobs on the "
             "same rows, for which each silo's account gives the bound: "
@@ -50,6 +50,12 @@ def model_card(job: Job) -> str:
         counts = ", ".join(f"{n} at {silo}" for silo, n in excluded.items() if n)
         lines += ["", f"**The guarantee excludes unprotected releases: {counts}.**"]
     return "\n".join([*lines, ""])
+
+
+def _neighbours(balances: dict[str, Any]) -> str:
+    """How neighbouring data sets differ, in words; one relation holds for all silos of a job."""
+    words = {"add_remove": "present or absent (add/remove)", "replace": "exchanged for another"}
+    return " or ".join(sorted({words[b["after"]["relation"]] for b in balances.values()}))
 
 
 def guarantee(silo: str, line: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ that the guarantee excludes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -23,16 +24,24 @@ class Policy(Block):
     """One silo's rules. `kinds` are the kinds of job that may run here.
 
     `exact_evaluation` lets exact counts on the test part leave; `no_privacy` lets a job train
-    without differential privacy.
+    without differential privacy. `model_packages` names the installed distributions whose models
+    (entry points of group `tacit.models`) may run on this silo's rows.
     """
 
     kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
     exact_evaluation: bool = False
     no_privacy: bool = False
+    model_packages: tuple[str, ...] = ()
 
 
 def check(
-    policy: Policy, *, silo: str, kind: str, no_privacy: bool, exact_evaluation: bool
+    policy: Policy,
+    *,
+    silo: str,
+    kind: str,
+    no_privacy: bool,
+    exact_evaluation: bool,
+    packages: Sequence[str] = (),
 ) -> None:
     """Raise `PolicyRefused` where the silo's policy does not allow what the job asks."""
     if kind not in policy.kinds:
@@ -42,6 +51,15 @@ def check(
             value=kind,
             allowed=list(policy.kinds),
         )
+    for package in packages:
+        if package not in policy.model_packages:
+            raise PolicyRefused(
+                f"silo {silo}: its policy allows no model of package {package!r}; its owner can "
+                "name it in policy.model_packages",
+                field="model.name",
+                value=package,
+                allowed=list(policy.model_packages),
+            )
     if no_privacy and not policy.no_privacy:
         raise PolicyRefused(
             f"silo {silo}: its policy does not allow training without privacy; ask for an epsilon, "

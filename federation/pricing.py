@@ -92,38 +92,49 @@ def what_fits(
 ) -> dict[str, float | int]:
     """The largest epsilon at these rounds, and the most rounds at this noise, still admitted.
 
-    Searched with the filter itself, by bisection to one per cent of the noise; the epsilon is
-    rounded down by as much, so that a job that asks for it is admitted. 0 where nothing fits.
+    Searched with the filter itself. Scaling all noise alike finds the epsilon to one per cent;
+    then the very job that asks for it is tried, and what is told is admitted. 0: nothing fits.
     """
-    if quote.family is None:
+    if quote.family is None or quote.asking is None:
         return {}
     sigma = float(quote.plan["noise_multiplier"])
-    family = quote.family
+    family, asking = quote.family, quote.asking
 
-    def admitted(at_sigma: float, at_rounds: int) -> bool:
+    def admitted(event: Event) -> bool:
         try:
-            events = account_events(family(at_sigma, at_rounds), quote.unit, facts)
+            events = account_events(event, quote.unit, facts)
         except PrivacyError:
             return False
         return all(ledger.would_admit(name, event).admissible for name, event in events.items())
 
     low, high = 0, 1
-    while high < ROUNDS_LIMIT and admitted(sigma, high):
+    while high < ROUNDS_LIMIT and admitted(family(sigma, high)):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if admitted(sigma, middle) else (low, middle)
+        low, high = (middle, high) if admitted(family(sigma, middle)) else (low, middle)
+    while low > 0 and not admitted(asking(None, low)):
+        low = low * 97 // 100
 
     floor, ceiling = 0.3, sigma
-    while ceiling < 1e6 and not admitted(ceiling, rounds):
+    while ceiling < 1e6 and not admitted(family(ceiling, rounds)):
         floor, ceiling = ceiling, ceiling * 2
-    if not admitted(ceiling, rounds):
+    if not admitted(family(ceiling, rounds)):
         return {"epsilon": 0.0, "rounds": low}
     while ceiling / floor > 1.01:
         middle = (floor * ceiling) ** 0.5
-        floor, ceiling = (floor, middle) if admitted(middle, rounds) else (middle, ceiling)
-    price = epsilon(family(ceiling, rounds), quote, facts)
-    return {"epsilon": math.floor(price * 99) / 100, "rounds": low}
+        inside = admitted(family(middle, rounds))
+        floor, ceiling = (floor, middle) if inside else (middle, ceiling)
+    told = _rounded(epsilon(family(ceiling, rounds), quote, facts))
+    while told > 0 and not admitted(asking(told, rounds)):
+        told = _rounded(told * 0.97)
+    return {"epsilon": told, "rounds": low}
+
+
+def _rounded(value: float) -> float:
+    """Round an epsilon down to two digits after the first."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2) if value > 1e-6 else 0.0
+    return round(math.floor(value / step) * step, 9) if step else 0.0
 
 
 def subjects_total(

@@ -27,7 +27,7 @@ from federation.spec import JobSpec, digest
 from federation.version import code_version
 from privacy.events import Event
 from privacy.events import parse as parse_event
-from privacy.ledger import Ledger, Receipt, Stop
+from privacy.ledger import Ledger, Receipt, State, Stop
 from secure.errors import ExchangeClosed
 from secure.exchange.base import Endpoint
 from secure.keys import SigningKey, verify
@@ -100,6 +100,7 @@ class Silo:
             kind=spec.kind,
             no_privacy=spec.no_privacy,
             exact_evaluation=spec.exact_evaluation,
+            packages=spec.packages,
         )
         facts, quote = self.quote(spec)
         if digest(quote.document()) != digest(body["quotes"][self.name]):
@@ -120,10 +121,17 @@ class Silo:
         write_durably(directory / "manifest.json", json.dumps(manifest).encode())
         return receipt
 
-    def release(self, job: str) -> None:
-        """Give a reservation back that was never started; unknown jobs are no error."""
-        if self.ledger.charge(job) is not None:
-            self.ledger.release(job)
+    def end(self, job: str) -> Receipt | None:
+        """End a job from outside: a reservation comes back, what was started is settled.
+
+        None where the job was never reserved here; ended before, it is its receipt again.
+        """
+        charge = self.ledger.charge(job)
+        if charge is None:
+            return None
+        if charge.state in (State.RESERVED, State.RELEASED, State.EXPIRED):
+            return self.ledger.release(job)
+        return self.settle(job)
 
     def start(self, job: str, go: dict[str, Any]) -> Receipt:
         """Start on the coordinator's go, durably, before any row is read.

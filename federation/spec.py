@@ -64,17 +64,23 @@ class EvaluationSpec(Block):
     """What is measured on the held-out part, and how it leaves the silos.
 
     `dp`: one noisy histogram of binned scores by label, priced; `share` is the part of the job's
-    privacy (in Gaussian terms, of 1 / noise^2) that it takes. `exact`: the counts themselves,
-    only where the silo's policy allows, logged as unprotected. `every` rounds, else once at the
-    end; `patience` evaluations without a lower released log loss stop the job.
+    privacy (in Gaussian terms, of 1 / noise^2) that it takes, `bins` how finely scores are told
+    apart (every bin has its own noise, so few under noise and more without). `exact`: the counts
+    themselves, only where the silo's policy allows, logged as unprotected. `every` rounds, else
+    once at the end; `patience` evaluations without a lower released log loss stop the job.
     """
 
     split: Literal["test"] = "test"
     release: Literal["dp", "exact", "none"] = "dp"
-    bins: Annotated[int, Field(ge=2, le=200, multiple_of=2)] = 10
+    bins: Annotated[int, Field(ge=2, le=200, multiple_of=2)] | None = None
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     every: Annotated[int, Field(ge=1)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def columns(self) -> int:
+        """The bins of the histogram: as asked, else 4 under noise and 100 without."""
+        return self.bins or (4 if self.release == "dp" else 100)
 
     @model_validator(mode="after")
     def _patience_needs_every(self) -> Self:
@@ -100,6 +106,11 @@ class JobSpec(Block):
     def exact_evaluation(self) -> bool:
         """Whether the job releases exact counts of its test rows."""
         return False
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The installed distributions, beside Tacit, whose code the job runs at a silo."""
+        return ()
 
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the spec, defaults filled in."""

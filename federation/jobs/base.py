@@ -65,8 +65,9 @@ class PartyQuote:
     """What a job will cost one silo: the event in the job's unit, and the plan that gives it.
 
     `plan` holds the frozen numbers of the mechanism (noise multipliers, rates), plain JSON.
-    `family` gives the event at another noise multiplier and number of rounds, to tell what would
-    fit; it is None where noise does not scale.
+    To tell what would fit, `family` gives the event at another noise multiplier and number of
+    rounds, and `asking` the event of the same job with another epsilon (None: with this noise) and
+    number of rounds; both are None where noise does not scale.
     """
 
     silo: str
@@ -76,6 +77,9 @@ class PartyQuote:
     plan: Mapping[str, Any]
     refundable: bool
     family: Callable[[float, int], Event] | None = field(default=None, compare=False, repr=False)
+    asking: Callable[[float | None, int], Event] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def document(self) -> dict[str, Any]:
         """The quote as plain JSON, the part that is signed and hashed."""

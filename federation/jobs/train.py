@@ -13,9 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
+from pydantic import model_validator
 
 from federation.errors import BadInput
 from federation.jobs.base import (
@@ -55,6 +56,23 @@ class Spec(JobSpec):
         return self.evaluation.release == "exact"
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """The distribution of the model's entry point, where it is not one of ours."""
+        from federation.models import package_of
+
+        package = package_of(self.model.name)
+        return () if package is None else (package,)
+
+    @model_validator(mode="after")
+    def _noise_needs_privacy(self) -> Self:
+        if self.privacy.none and self.evaluation.release == "dp":
+            raise ValueError(
+                "privacy: none has no epsilon from which evaluation could take its share; "
+                "give evaluation.release: exact or none"
+            )
+        return self
+
+    @property
     def evaluations(self) -> int:
         """How many times the job evaluates, if it is not stopped early."""
         if self.evaluation.release == "none":
@@ -68,8 +86,18 @@ def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
     """Price the job at every silo and fix each silo's noise.
 
     The sampling rate is batch size over the declared training size, at most 1. With an epsilon
-    the noise is calibrated, per silo, so that training and evaluation together cost it.
+    the noise is calibrated, per silo, so that training and evaluation together cost it. A model
+    that does not fit the rows or mixes them is refused here, before anything is charged.
     """
+    if spec.model.name not in ("logistic", "mlp"):  # these two fit any rows and mix none
+        from federation.models import build_model
+        from privacy.mechanisms.dp_sgd import check_model
+
+        for party in facts.values():
+            shape, classes = party.dataset.input_shape, party.dataset.n_classes
+            model = build_model(spec.model.model_dump(), shape, classes, seed=spec.seed)
+            if not spec.no_privacy:
+                check_model(model)
     return {silo: _party_quote(spec, party) for silo, party in facts.items()}
 
 
@@ -100,7 +128,7 @@ def coordinate(context: CoordinatorContext) -> Outcome:
         curve=checkpoint.curve,
         rounds=checkpoint.round,
         stopped_early=checkpoint.round < total,
-        model=checkpoint.write_model(context.directory / "model"),
+        model=checkpoint.write_model(context),
     )
 
 
@@ -172,6 +200,14 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     def family(at_sigma: float, rounds: int) -> Event:
         return job_event(plan, at_sigma, at_sigma * ratio, rounds, plan["evaluations"])
 
+    def asking(epsilon: float | None, rounds: int) -> Event:
+        terms = {"epsilon": epsilon, "noise_multiplier": None if epsilon else sigma}
+        privacy = spec.privacy.model_copy(update=terms)
+        strategy = spec.strategy.model_copy(update={"rounds": rounds})
+        asked = spec.model_copy(update={"privacy": privacy, "strategy": strategy})
+        noises = calibrated(asked, party, account, plan)
+        return job_event(plan, *noises, rounds, plan["evaluations"])
+
     return PartyQuote(
         party.silo,
         unit,
@@ -180,6 +216,7 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         plan,
         refundable=True,
         family=family,
+        asking=asking,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load, save
 
 from federation.models import build_model
+from federation.predict import describe
 from federation.release import write_durably
 from federation.strategies import State, Strategy, make_strategy
 
@@ -118,11 +119,14 @@ class Checkpoint:
         body = save(tensors, {"facts": json.dumps(facts)})
         write_durably(directory / "checkpoint.safetensors", body)
 
-    def write_model(self, directory: Path) -> Path:
-        """Write the published model as safetensors; return its path."""
+    def write_model(self, context: CoordinatorContext) -> Path:
+        """Write the published model as safetensors and, beside it, what using it takes."""
+        directory = context.directory / "model"
         directory.mkdir(exist_ok=True)
         path = directory / "model.safetensors"
         write_durably(path, self.released_bytes(), 0o644)
+        dataset = next(iter(context.facts.values())).dataset
+        describe(path, model=context.spec.model.model_dump(mode="json"), dataset=dataset)
         return path
 
     def _restore(self, body: bytes) -> None:

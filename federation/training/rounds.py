@@ -23,7 +23,7 @@ def evaluate(context: CoordinatorContext, checkpoint: Checkpoint) -> dict[str, A
     histograms, noises = {}, {}
     for silo, body in answers.items():
         histogram = np.asarray(msgpack.unpackb(body))
-        if histogram.shape != (2, context.spec.evaluation.bins) or histogram.dtype.kind != "i":
+        if histogram.shape != (2, context.spec.evaluation.columns) or histogram.dtype.kind != "i":
             raise BadMessage(f"the histogram of {silo} has another shape or type", field="evaluate")
         histograms[silo] = histogram
         noises[silo] = float(context.quotes[silo].plan["evaluation_noise"])

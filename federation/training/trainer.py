@@ -73,7 +73,8 @@ class Trainer:
             # One row per subject, so that one subject moves one count by one.
             rows = np.unique(part.subjects, return_index=True)[1]
         probabilities = self._mechanism.probabilities(part.features[rows])
-        counts = bin_scores(probabilities, part.labels[rows], self._context.spec.evaluation.bins)
+        columns = self._context.spec.evaluation.columns
+        counts = bin_scores(probabilities, part.labels[rows], columns)
         noise = self._context.quote.plan["evaluation_noise"]
         if self._context.spec.evaluation.release == "dp":
             counts = noisy_histogram(counts, noise, self._source("test", round, 0, request))

@@ -145,17 +145,9 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
             f"at delta {total['delta']:.0e}."
         )
     if not document["admissible"]:
-        screen.print(f"Does not fit. {fits_text(document['fits'])}")
+        from federation.lifecycle import fits_text
 
-
-def fits_text(fits: dict[str, float | int]) -> str:
-    """What would fit, in words."""
-    if not fits:
-        return "Nothing of this kind fits."
-    return (
-        f"What would fit at every silo: epsilon {fits['epsilon']:.2f} with these rounds, or "
-        f"{fits['rounds']} rounds with this noise."
-    )
+        screen.print(f"Does not fit; {fits_text(document['fits'])}.")
 
 
 def show_result(document: dict[str, Any], screen: Console) -> None:

@@ -1,14 +1,37 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from federation.home import Home
+from federation.init import init_example
+
 # Helpers beside the tests, importable by name under --import-mode=importlib.
-_spec = importlib.util.spec_from_file_location(
-    "tests_tabular", Path(__file__).with_name("tabular.py")
-)
-assert _spec is not None and _spec.loader is not None
-_module = importlib.util.module_from_spec(_spec)
-sys.modules["tests_tabular"] = _module
-_spec.loader.exec_module(_module)
+for _name in ("tabular", "jobs_here"):
+    _spec = importlib.util.spec_from_file_location(
+        f"tests_{_name}", Path(__file__).with_name(f"{_name}.py")
+    )
+    assert _spec is not None and _spec.loader is not None
+    _module = importlib.util.module_from_spec(_spec)
+    sys.modules[f"tests_{_name}"] = _module
+    _spec.loader.exec_module(_module)
+
+
+@pytest.fixture(scope="session")
+def _founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three silos of the breast-cancer example, made once."""
+    directory = tmp_path_factory.mktemp("founded") / "fed"
+    init_example(directory, "breast-cancer", silos=3)
+    return directory
+
+
+@pytest.fixture
+def home(_founded: Path, tmp_path: Path) -> Iterator[Home]:
+    """A fresh copy of the small federation."""
+    shutil.copytree(_founded, tmp_path / "fed")
+    yield Home(tmp_path / "fed")

@@ -1,13 +1,14 @@
 """The gate: one release per request, the same bytes again, nothing unlogged."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from federation.errors import IntegrityError, PolicyRefused
 from federation.release import Gate
-from privacy.events import All, Gaussian, Repeat
-from privacy.ledger import Ledger
+from privacy.events import All, Gaussian, Relation, Repeat, Unit
+from privacy.ledger import AccountTerms, Ledger
 from secure.keys import SigningKey, verify
 
 EVENT = Gaussian(sigma=2.0)
@@ -22,6 +23,24 @@ def ledger(tmp_path):
         signer=SigningKey.generate(),
         verify=verify,
     )
+    terms = AccountTerms(
+        source="d",
+        unit=Unit.RECORD,
+        relation=Relation.ADD_REMOVE,
+        epsilon=10.0,
+        delta=1e-5,
+    )
+    made.open_account(terms)
+    made.reserve(
+        key="job-1",
+        job="job-1",
+        events={terms.id: Repeat(times=8, of=EVENT)},
+        refundable=True,
+        digest="0" * 64,
+        expires=datetime.now(UTC) + timedelta(minutes=5),
+    )
+    made.start("job-1", go="0" * 64)
+    made.mark_read("job-1")
     yield made
     made.close()
 

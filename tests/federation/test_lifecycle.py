@@ -1,0 +1,259 @@
+"""The life of a job at four silos: what is charged, what is refused, what comes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests_jobs_here import allow, drive, run, spec
+
+from federation import lifecycle
+from federation.books import open_ledger, open_mirror, verification
+from federation.embedded import Embedded
+from federation.errors import BadInput, BudgetRefused, PolicyRefused
+from federation.home import Home
+from federation.predict import predict_file
+from federation.record import Job
+from privacy.errors import UnsafeModel
+from privacy.events import Unit
+from privacy.ledger import State
+
+ACCOUNT = "breast-cancer"
+
+
+def account(home: Home, silo: str) -> Any:
+    ledger = open_ledger(home, silo)
+    try:
+        return ledger.account(ACCOUNT, Unit.RECORD)
+    finally:
+        ledger.close()
+
+
+def charge(home: Home, silo: str, job: str) -> Any:
+    ledger = open_ledger(home, silo)
+    try:
+        return ledger.charge(job)
+    finally:
+        ledger.close()
+
+
+def egress(home: Home, silo: str) -> list[dict[str, Any]]:
+    ledger = open_ledger(home, silo)
+    try:
+        return [json.loads(e.body) for e in ledger.entries() if e.kind == "egress"]
+    finally:
+        ledger.close()
+
+
+def test_a_job_costs_what_its_quote_said_and_leaves_everything_a_person_needs(home: Home) -> None:
+    with Embedded(home) as parties:
+        quoted = lifecycle.quote(spec(), parties)
+    assert quoted["admissible"]
+    result = run(home)
+    assert result["status"] == "completed" and result["rounds"] == 4
+    for silo, line in quoted["silos"].items():
+        assert result["silos"][silo]["epsilon"] == pytest.approx(line["epsilon"], abs=1e-9)
+        assert account(home, silo).remaining_epsilon == pytest.approx(line["remaining_epsilon"])
+        assert account(home, silo).used == pytest.approx(line["charge"], rel=1e-6)
+        assert charge(home, silo, result["job_id"]).state is State.SETTLED
+        # Four updates and one histogram left each silo, all of them priced.
+        lines = egress(home, silo)
+        assert [line["protection"] for line in lines] == ["dp"] * 5
+    assert set(result["metrics"]) >= {"accuracy", "auc", "log_loss", "silos", "intervals"}
+    report = Path(result["report"]).read_text()
+    assert all(silo in report for silo in quoted["silos"])
+    card = Path(result["model"]).with_name("card.md").read_text()
+    assert "changes by at most a factor e^" in card and "add/remove" in card
+    check = verification(home, None)
+    assert check["ok"] and all(line["vouched_to"] for line in check["ledgers"])
+
+
+def test_the_secret_and_the_stored_releases_are_gone_after_settlement(home: Home) -> None:
+    job = run(home)["job_id"]
+    for silo in home.silo_names():
+        paths = home.silo(silo)
+        assert not (paths.jobs / job / "secret").exists()
+        assert list((paths.releases / job).glob("*")) == []
+
+
+def test_a_model_predicts_where_the_rows_are(home: Home, tmp_path: Path) -> None:
+    result = run(home, privacy={"epsilon": 6.0})
+    source = next((home.root / "silos" / "silo-1").rglob("rows.*"))
+    written = predict_file(Path(result["model"]), source, tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert written == len(lines) - 1 > 100
+    assert lines[0] == "row,predicted,p_benign,p_malignant"
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_does_not_fit_is_refused_at_every_silo_and_charges_nothing(home: Home) -> None:
+    job = Job.create(home, spec(privacy={"epsilon": 60.0}))
+    with pytest.raises(BudgetRefused, match="would fit at every silo") as caught:
+        drive(home, job)
+    assert caught.value.exit_code == 3 and ACCOUNT in caught.value.message
+    assert job.status == "refused"
+    assert all(account(home, silo).used == 0 for silo in home.silo_names())
+
+
+def test_one_refusal_gives_the_others_back(home: Home) -> None:
+    ledger = open_ledger(home, "silo-3")
+    ledger.set_capacity(f"{ACCOUNT}/record", 1.5, "a test")
+    ledger.close()
+    job = Job.create(home, spec())
+    with pytest.raises(BudgetRefused):
+        drive(home, job)
+    assert charge(home, "silo-1", job.id).state is State.RELEASED
+    assert charge(home, "silo-2", job.id).state is State.RELEASED
+    assert charge(home, "silo-3", job.id) is None
+    assert all(account(home, silo).used == 0 for silo in home.silo_names())
+
+
+def test_what_a_quote_says_would_fit_is_admitted(home: Home) -> None:
+    with Embedded(home) as parties:
+        fits = lifecycle.quote(spec(privacy={"epsilon": 60.0}), parties)["fits"]
+        assert 5 < fits["epsilon"] < 10
+        epsilon = {"epsilon": fits["epsilon"]}
+        assert lifecycle.quote(spec(privacy=epsilon), parties)["admissible"]
+        few = lifecycle.quote(spec(), parties)["fits"]["rounds"]
+        for rounds, admissible in ((few, True), (few * 6 // 5 + 1, False)):
+            strategy = {"rounds": rounds, "local_steps": 2, "batch_size": 32, "learning_rate": 0.5}
+            assert lifecycle.quote(spec(strategy=strategy), parties)["admissible"] is admissible
+
+
+def test_fit_account_takes_the_whole_account_and_no_more(home: Home) -> None:
+    with Embedded(home) as parties:
+        quoted = lifecycle.quote(spec(privacy={"epsilon": 10.0, "fit": "account"}), parties)
+    assert quoted["admissible"]
+    for line in quoted["silos"].values():
+        assert 0.97 < line["charge"] <= 1.0
+        assert line["epsilon"] < 10.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"privacy": {"epsilon": 1.0, "delta": 1e-4}}, "privacy.delta"),
+        ({"privacy": {"epsilon": 1.0, "unit": "subject"}}, "privacy.unit"),
+        ({"model": {"name": "cnn"}}, "model.name"),
+        ({"model": {"name": "resnet"}}, "model.name"),
+        ({"dataset": "hearts"}, "dataset"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_charged(
+    home: Home, changes: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        run(home, **changes)
+    assert caught.value.field == field and caught.value.exit_code == 2
+    assert all(account(home, silo).used == 0 for silo in home.silo_names())
+
+
+@pytest.mark.parametrize("changes", [{"privacy": {"none": True}}, {"evaluation": {"bins": 3}}])
+def test_a_spec_that_contradicts_itself_is_bad_input(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        spec(**changes)
+
+
+def test_a_delta_that_could_publish_a_row_is_refused(home: Home) -> None:
+    with Embedded(home) as parties:
+        facts = parties.facts("breast-cancer")
+    large = {
+        silo: replace(f, sizes=f.sizes.model_copy(update={"train": 100_000}))
+        for silo, f in facts.items()
+    }
+    with pytest.raises(BadInput, match=r"not below 1 / 1000.. units"):
+        lifecycle.quotes_of(spec(), large)
+
+
+def test_no_privacy_needs_every_owners_policy_and_marks_everything(home: Home) -> None:
+    asked = {"privacy": {"none": True}, "evaluation": {"release": "exact"}}
+    with pytest.raises(PolicyRefused) as caught:
+        run(home, **asked)
+    assert caught.value.exit_code == 3
+    allow(home, no_privacy=True, exact_evaluation=True)
+    result = run(home, **asked)
+    assert result["status"] == "completed"
+    assert all(line["epsilon"] == 0 for line in result["silos"].values())
+    assert result["metrics"]["accuracy"] > 0.8
+    assert all(account(home, silo).unprotected == 5 for silo in home.silo_names())
+    assert "guarantee excludes" in Path(result["report"]).read_text()
+    assert "None. This model was trained without" in (
+        Path(result["model"]).with_name("card.md").read_text()
+    )
+
+
+def test_rounds_never_begun_come_back_after_a_stop_on_released_metrics(home: Home) -> None:
+    strategy = {"rounds": 40, "local_steps": 1, "batch_size": 32, "learning_rate": 1e-9}
+    evaluation = {"every": 1, "patience": 2, "share": 0.5}
+    result = run(home, strategy=strategy, evaluation=evaluation, privacy={"epsilon": 2.0})
+    assert result["status"] == "completed" and result["rounds"] < 40
+    with Embedded(home) as parties:
+        whole = lifecycle.quote(
+            spec(strategy=strategy, evaluation=evaluation, privacy={"epsilon": 2.0}), parties
+        )
+    for silo, line in result["silos"].items():
+        assert 0 < line["epsilon"] < 0.6 * whole["silos"][silo]["epsilon"]
+        assert account(home, silo).used < 0.6 * whole["silos"][silo]["charge"]
+
+
+def test_a_fault_of_one_silo_ends_the_job_and_forfeits_there_only(home: Home) -> None:
+    job = Job.create(home, spec())
+    source = next((home.root / "silos" / "silo-2").rglob("rows.*"))
+    source.unlink()
+    result = drive(home, job)
+    assert result["status"] == "failed"
+    assert "silo-2" in result["error"]["message"]
+    assert str(source) not in json.dumps(result)
+    whole = account(home, "silo-2").used
+    assert whole > 0
+    for silo in ("silo-1", "silo-3"):
+        assert account(home, silo).used < whole  # at most the one round that was begun
+
+
+def test_cancel_gives_a_reservation_back(home: Home) -> None:
+    job = Job.create(home, spec())
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        assert account(home, "silo-1").reserved_epsilon > 0
+        lifecycle.cancel(job, parties, mirror)
+        assert job.status == "cancelled"
+        assert account(home, "silo-1").reserved_epsilon == 0
+        with pytest.raises(BadInput, match="already cancelled"):
+            lifecycle.cancel(job, parties, mirror)
+
+
+def test_an_unsafe_model_is_named_before_anything_is_charged(home: Home, tmp_path: Path) -> None:
+    """A package with a BatchNorm model, installed on the path as a distribution of its own."""
+    import sys
+
+    package = tmp_path / "site"
+    (package / "normed-1.0.dist-info").mkdir(parents=True)
+    (package / "normed-1.0.dist-info" / "METADATA").write_text("Name: normed\nVersion: 1.0\n")
+    (package / "normed-1.0.dist-info" / "entry_points.txt").write_text(
+        "[tacit.models]\nnormed = normed:build\nplain = normed:plain\n"
+    )
+    (package / "normed.py").write_text(
+        "from math import prod\n"
+        "from torch import nn\n"
+        "def build(shape, classes):\n"
+        "    n = prod(shape)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(n), nn.Linear(n, classes))\n"
+        "def plain(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), classes))\n"
+    )
+    sys.path.insert(0, str(package))
+    try:
+        with pytest.raises(UnsafeModel, match="module 1 is a BatchNorm1d") as caught:
+            run(home, model={"name": "normed"})
+        assert caught.value.exit_code == 2
+        with pytest.raises(PolicyRefused, match="model_packages"):
+            run(home, model={"name": "plain"})
+        assert all(account(home, silo).used == 0 for silo in home.silo_names())
+        allow(home, model_packages=["normed"])
+        assert run(home, model={"name": "plain"})["status"] == "completed"
+    finally:
+        sys.path.remove(str(package))
+        sys.modules.pop("normed", None)
