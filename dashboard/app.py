@@ -4,5 +4,6 @@ import streamlit as st
 
 from dashboard import strings
 
-st.set_page_config(page_title=strings.PAGE_TITLE, page_icon=":material/balance:", layout="wide")
+# No page icon: Streamlit fetches the picture of an emoji or symbol from the network.
+st.set_page_config(page_title=strings.PAGE_TITLE, layout="wide")
 st.navigation([st.Page("pages_/budget.py", title=strings.TITLE)], position="hidden").run()

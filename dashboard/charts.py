@@ -58,7 +58,9 @@ def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> Chart:
             "account:N",
             sort=None,
             title=None,
-            axis=alt.Axis(labelLimit=260, ticks=False, domain=False, labelPadding=8),
+            axis=alt.Axis(
+                labelLimit=260, labelFontSize=13, ticks=False, domain=False, labelPadding=8
+            ),
         ),
         tooltip=[
             alt.Tooltip("account:N", title="account"),
@@ -95,7 +97,7 @@ def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> Chart:
     )
     said = "; ".join(f"{row['account']} {row['said']}" for row in rows)
     return alt.layer(track, bars, mark, words).properties(
-        height=alt.Step(BAR), description=f"Share of each budget that is used: {said}"
+        height=BAR * len(rows) + 10, description=f"Share of each budget that is used: {said}"
     )
 
 

@@ -22,6 +22,9 @@ OPTIONS = (
     ("client.showErrorDetails", "none"),
     ("client.disableDataExport", "true"),
     ("browser.serverAddress", ADDRESS),
+    ("runner.magicEnabled", "false"),
+    ("theme.light.primaryColor", "#2a8f85"),
+    ("theme.dark.primaryColor", "#3fb5a8"),
 )
 """Streamlit's options; on the command line they win over any file of the user's."""
 

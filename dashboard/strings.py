@@ -11,6 +11,14 @@ STATUS = {
     "breached": "✕ breached",
 }
 
+PROTECTION = {
+    "dp": "differential privacy",
+    "masked": "masked",
+    "encrypted": "encrypted",
+    "public": "public",
+    "unprotected": "▲ unprotected",
+}
+
 HEADLINE = {
     "healthy": "All budgets hold, and every ledger verifies.",
     "at risk": "Every budget holds, but at least one is nearly used up.",
@@ -19,6 +27,7 @@ HEADLINE = {
     "breached": "At least one account is breached and closed. Its claim no longer holds.",
 }
 
+AS_OF = "Federation {name}, as of {at} UTC"
 MOST_USED = "Most used budget"
 MOST_USED_HELP = "The largest share of an account that is gone, reservations included."
 JOBS_LEFT = "Jobs that still fit"
@@ -30,6 +39,8 @@ UNPROTECTED_HELP = "Results that left a silo without privacy protection. No budg
 
 BARS = "How much of each budget is used"
 CHAINS = "Do the ledgers verify?"
+CHECKED = "Recomputed from the first entry on, at {at} UTC."
+CHECKING = "A new check is under way."
 RECHECK = "Verify again"
 MIRROR_TROUBLE = "The coordinator's mirror does not hold, so nobody vouches for any ledger:"
 ON_THIS_MACHINE = (
@@ -49,6 +60,8 @@ ACCOUNTS_NOTE = (
 )
 BEHIND = "What one account was spent on"
 CHOOSE = "Account"
+PACE = "At the pace of the last 30 days it is used up by {day}."
+FITS = "{number} more jobs like the last one fit."
 NO_SPENDS = "Nothing has been spent from this account."
 NO_SPENDS_AT_ALL = "Nothing has been spent yet. Price a job, then run it:"
 NEXT_JOB = "tacit quote JOB.yaml\ntacit run JOB.yaml"

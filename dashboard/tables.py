@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from dashboard.charts import epsilon, percent
 from dashboard.queries import AccountLine, ReleaseLine
 from dashboard.statuses import Judged, Verdict
-from dashboard.strings import STATUS
+from dashboard.strings import PROTECTION, STATUS
 from dashboard.subjects import PersonLine
 
 Row = dict[str, object]
@@ -22,15 +22,15 @@ def accounts(judged: Iterable[Judged]) -> list[Row]:
             "source": a.source,
             "protects": f"one {a.unit}",
             "status": STATUS[line.status],
-            "used": a.used,
+            "used %": 100 * a.used,
             "allows ε": a.capacity,
-            "spent ε": epsilon(a.spent),
-            "reserved ε": epsilon(a.reserved),
-            "left ε": epsilon(a.remaining),
+            "spent ε": finite(a.spent),
+            "reserved ε": finite(a.reserved),
+            "left ε": finite(a.remaining),
             "claims ε": a.claim,
             "at δ": f"{a.delta:g}",
             "jobs that fit": a.jobs_that_fit,
-            "used up by": a.spent_by.date().isoformat() if a.spent_by else "",
+            "at this pace until": day(a.spent_by),
             "unprotected": a.unprotected,
             "relation": a.relation,
             "filter": a.filter,
@@ -49,8 +49,7 @@ def chains(verdicts: Iterable[Verdict]) -> list[Row]:
             "silo": v.silo,
             "ledger": words[v.verified],
             "checked": f"{v.position} of {v.entries}",
-            "vouched to": f"{v.vouched_to} ({v.vouched_by})" if v.vouched_to else "nobody",
-            "at (UTC)": moment(v.at) if v.at else "",
+            "vouched to": f"{v.vouched_to} by {v.vouched_by}" if v.vouched_to else "nobody",
             "finding": v.finding,
         }
         for v in verdicts
@@ -64,10 +63,10 @@ def spends(account: AccountLine) -> list[Row]:
             "reserved (UTC)": moment(s.when),
             "job": s.job,
             "state": s.state,
-            "takes": percent(s.share),
-            "ε alone": epsilon(s.epsilon),
-            "used after": percent(s.used_after),
-            "ε after": epsilon(s.epsilon_after),
+            "takes %": finite(100 * s.share),
+            "ε alone": finite(s.epsilon),
+            "used after %": 100 * s.used_after,
+            "ε after": finite(s.epsilon_after),
             "entry": s.entry,
             "mechanism": s.mechanism,
         }
@@ -82,7 +81,7 @@ def releases(lines: Iterable[ReleaseLine]) -> list[Row]:
         {
             "silo": r.silo,
             "job": r.job,
-            "protection": "▲ unprotected" if r.protection == "unprotected" else r.protection,
+            "protection": PROTECTION.get(r.protection, r.protection),
             "releases": r.count,
             "what": ", ".join(r.names),
         }
@@ -97,12 +96,28 @@ def people(lines: Iterable[PersonLine]) -> list[Row]:
             "data set": p.dataset,
             "relation": p.relation,
             "silos": p.silos,
-            "claims ε": epsilon(p.claim),
-            "spent ε": epsilon(p.spent),
+            "claims ε": p.claim,
+            "spent ε": finite(p.spent),
             "at δ": f"{p.delta:g}",
         }
         for p in lines
     ]
+
+
+def shown(rows: list[Row]) -> list[Row]:
+    """The rows without the columns that say nothing in any of them."""
+    empty = {key for key in (rows[0] if rows else {}) if all(row[key] == "" for row in rows)}
+    return [{key: value for key, value in row.items() if key not in empty} for row in rows]
+
+
+def finite(value: float) -> float | None:
+    """A number, and nothing where an account can no longer state it."""
+    return value if math.isfinite(value) else None
+
+
+def day(at: datetime | None) -> str:
+    """A date for people, in UTC."""
+    return at.astimezone(UTC).date().isoformat() if at else ""
 
 
 def moment(at: datetime) -> str:

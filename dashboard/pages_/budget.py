@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from dashboard import charts, exports, queries, reading, statuses, strings, subjects, tables
-from dashboard.checker import Checker
+from dashboard.checker import Check, Checker
 from federation.home import Home
 from privacy.ledger import clock
 
-REFRESH = 15.0
-"""Seconds after which an open page looks again."""
-FIRST, LATER = 20.0, 3.0
-"""Seconds that a page waits for the first check of the ledgers, and for one after a change."""
+REFRESH = 15.0  # seconds after which an open page looks again
+FIRST, LATER = 20.0, 3.0  # seconds to wait for the first check, and for one after a change
 
 BOX = {
     "healthy": st.success,
@@ -44,7 +43,7 @@ def _overview(root: str, marks: Hashable) -> queries.Overview:
 def _body(home: Home) -> None:
     marks = queries.marks(home)
     overview = _overview(str(home.root), marks)
-    st.text(f"Federation {overview.federation}")
+    st.text(strings.AS_OF.format(name=overview.federation, at=tables.moment(clock.now())))
     if not overview.silos:
         st.info(strings.NO_SILO)
         st.text(strings.NO_SILO_NEXT)
@@ -67,7 +66,7 @@ def _body(home: Home) -> None:
             st.info(strings.NO_SPENDS_AT_ALL)
             st.code(strings.NEXT_JOB, language=None)
     with right:
-        _chains(home, found, check.finding.mirror if check and check.finding else "")
+        _chains(home, found, check, checker.running)
     _accounts(judged)
     _behind(overview)
     _releases(overview)
@@ -106,12 +105,17 @@ def _headline(
         column.metric(label, value, help=said, border=True)
 
 
-def _chains(home: Home, found: tuple[statuses.Verdict, ...], trouble: str) -> None:
+def _chains(
+    home: Home, found: tuple[statuses.Verdict, ...], check: Check | None, running: bool
+) -> None:
     st.subheader(strings.CHAINS)
-    st.dataframe(tables.chains(found), hide_index=True, width="stretch")
-    if trouble:
+    st.dataframe(tables.shown(tables.chains(found)), hide_index=True, width="stretch")
+    if check and check.finding and check.finding.mirror:
         st.error(strings.MIRROR_TROUBLE)
-        st.text(trouble)
+        st.text(check.finding.mirror)
+    said = [strings.CHECKED.format(at=tables.moment(check.at))] if check else []
+    said += [strings.CHECKING] if running else []
+    st.caption(" ".join(said))
     st.caption(strings.ON_THIS_MACHINE if home.mirror.is_file() else strings.NOBODY_VOUCHES)
     if st.button(strings.RECHECK):
         st.session_state["verify_again"] = True
@@ -121,8 +125,7 @@ def _chains(home: Home, found: tuple[statuses.Verdict, ...], trouble: str) -> No
 def _accounts(judged: tuple[statuses.Judged, ...]) -> None:
     st.subheader(strings.ACCOUNTS)
     rows = tables.accounts(judged)
-    used = st.column_config.ProgressColumn("used", format="percent", min_value=0.0, max_value=1.0)
-    st.dataframe(rows, hide_index=True, width="stretch", column_config={"used": used})
+    _grid(rows, "used %")
     st.caption(strings.ACCOUNTS_NOTE)
     _download(rows, "accounts")
 
@@ -138,10 +141,15 @@ def _behind(overview: queries.Overview) -> None:
         st.info(strings.NO_SPENDS)
         return
     left, right = st.columns([2, 3], gap="large")
-    left.altair_chart(charts.course(account, clock.now(), _ink()), width="stretch")
+    with left:
+        fits = account.jobs_that_fit
+        said = [strings.PACE.format(day=tables.day(account.spent_by))] if account.spent_by else []
+        said += [strings.FITS.format(number=fits)] if fits is not None else []
+        st.caption(" ".join(said))
+        st.altair_chart(charts.course(account, clock.now(), _ink()), width="stretch")
     rows = tables.spends(account)
     with right:
-        st.dataframe(rows, hide_index=True, width="stretch")
+        _grid(rows)
         _download(rows, "spends")
 
 
@@ -151,7 +159,7 @@ def _releases(overview: queries.Overview) -> None:
     st.subheader(strings.RELEASES)
     exposed = any(line.protection == "unprotected" for line in overview.releases)
     st.caption(strings.SOME_UNPROTECTED if exposed else strings.ALL_PROTECTED)
-    st.dataframe(tables.releases(overview.releases), hide_index=True, width="stretch")
+    _grid(tables.releases(overview.releases))
 
 
 def _people(overview: queries.Overview) -> None:
@@ -159,7 +167,20 @@ def _people(overview: queries.Overview) -> None:
     if lines:
         st.subheader(strings.PEOPLE)
         st.caption(strings.PEOPLE_NOTE)
-        st.dataframe(tables.people(lines), hide_index=True, width="stretch")
+        _grid(tables.people(lines))
+
+
+def _grid(rows: list[tables.Row], bar: str | None = None) -> None:
+    """Show rows; numbers with two digits, and one column as a bar up to 100."""
+    seen = tables.shown(rows)
+    config: dict[str, Any] = {
+        key: st.column_config.NumberColumn(format="%.2f" if "ε" in key else "%.1f")
+        for key in (seen[0] if seen else {})
+        if "ε" in key or "%" in key
+    }
+    if bar is not None:
+        config[bar] = st.column_config.ProgressColumn(format="%.1f", min_value=0, max_value=100)
+    st.dataframe(seen, hide_index=True, width="stretch", column_config=config)
 
 
 def _download(rows: list[tables.Row], name: str) -> None:

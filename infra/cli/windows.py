@@ -20,10 +20,9 @@ def dashboard(
     """Open the governance dashboard on this machine; Ctrl-C ends it."""
     with reporting(json):
         import importlib.util
-        import subprocess
+        import os
 
         from dashboard.launch import command, environment
-
         from federation.errors import Missing
 
         where = find_home(home)
@@ -34,8 +33,9 @@ def dashboard(
                 field="extra",
                 value="dashboard",
             )
-        done = subprocess.run(command(port), env=environment(where.root), check=False)
-        raise typer.Exit(done.returncode)
+        # This process becomes the server, so a signal meant for it leaves nothing behind.
+        words = command(port)
+        os.execve(words[0], words, environment(where.root))  # noqa: S606
 
 
 def doctor(home: HomeOption = None, json: Json = False) -> None:
