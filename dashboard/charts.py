@@ -97,7 +97,7 @@ def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> Chart:
     )
     said = "; ".join(f"{row['account']} {row['said']}" for row in rows)
     return alt.layer(track, bars, mark, words).properties(
-        height=BAR * len(rows) + 10, description=f"Share of each budget that is used: {said}"
+        height=BAR * len(rows) + 40, description=f"Share of each budget that is used: {said}"
     )
 
 

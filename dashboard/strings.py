@@ -38,6 +38,7 @@ UNPROTECTED = "Unprotected releases"
 UNPROTECTED_HELP = "Results that left a silo without privacy protection. No budget covers them."
 
 BARS = "How much of each budget is used"
+AT_RISK_FROM = "Reservations included. Dotted line: at risk from {share:.0%} on."
 CHAINS = "Do the ledgers verify?"
 CHECKED = "Recomputed from the first entry on, at {at} UTC."
 CHECKING = "A new check is under way."
@@ -60,7 +61,7 @@ ACCOUNTS_NOTE = (
 )
 BEHIND = "What one account was spent on"
 CHOOSE = "Account"
-PACE = "At the pace of the last 30 days it is used up by {day}."
+PACE = "At its pace so far, over 30 days at most, it is used up by {day}."
 FITS = "{number} more jobs like the last one fit."
 NO_SPENDS = "Nothing has been spent from this account."
 NO_SPENDS_AT_ALL = "Nothing has been spent yet. Price a job, then run it:"

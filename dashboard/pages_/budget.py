@@ -16,6 +16,7 @@ from dashboard import charts, exports, queries, reading, statuses, strings, subj
 from dashboard.checker import Check, Checker
 from federation.home import Home
 from privacy.ledger import clock
+from privacy.ledger.views import AT_RISK
 
 REFRESH = 15.0  # seconds after which an open page looks again
 FIRST, LATER = 20.0, 3.0  # seconds to wait for the first check, and for one after a change
@@ -62,6 +63,7 @@ def _body(home: Home) -> None:
         st.subheader(strings.BARS)
         if judged:
             st.altair_chart(charts.budget_bars(judged, _ink()), width="stretch")
+            st.caption(strings.AT_RISK_FROM.format(share=AT_RISK))
         if not any(account.spends for account in overview.accounts):
             st.info(strings.NO_SPENDS_AT_ALL)
             st.code(strings.NEXT_JOB, language=None)
