@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import altair as alt
 
 from dashboard.queries import AccountLine
-from dashboard.statuses import WORST_FIRST, Judged
+from dashboard.statuses import NO_DATA, WORST_FIRST, Judged
 from dashboard.strings import STATUS
 from privacy.ledger.views import AT_RISK
 
@@ -38,9 +38,12 @@ LIGHT = Ink("#31333f", "#e3e6ea")
 DARK = Ink("#e6e8ec", "#3a3f4a")
 
 
-def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> Chart:
-    """One bar per account: the share that is used, with its status in words."""
-    rows = [
+def budget_bars(judged: Sequence[Judged], unread: Sequence[str], ink: Ink = LIGHT) -> Chart:
+    """One bar per account: the share that is used, with its status in words.
+
+    Silos in `unread`, whose ledgers cannot be read, get an empty bar that says so.
+    """
+    rows: list[dict[str, object]] = [
         {
             "account": label,
             "used": min(line.account.used, 1.0),
@@ -53,6 +56,7 @@ def budget_bars(judged: Sequence[Judged], ink: Ink = LIGHT) -> Chart:
         }
         for label, line in zip(labels([x.account for x in judged]), judged, strict=True)
     ]
+    rows += [{"account": silo, "used": 0, "whole": 1, "said": STATUS[NO_DATA]} for silo in unread]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=alt.Y(
             "account:N",

@@ -97,7 +97,7 @@ class ReleaseLine:
 
 @dataclass(frozen=True, slots=True)
 class SiloBooks:
-    """All that one silo's ledger says; `problem` where it cannot be read, and then nothing else."""
+    """All that one silo's ledger says; `problem` where it cannot be read, and then no account."""
 
     silo: str
     entries: int = 0
@@ -173,13 +173,14 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _books(home: Home, federation: Federation, silo: str) -> SiloBooks:
+    entries = 0
     try:
         with reading.opened(home, silo, federation) as book:
             entries = book.ledger.head().seq
             accounts = tuple(_account(book, account.id) for account in book.ledger.accounts())
             return SiloBooks(silo, entries, accounts, _releases(book))
     except reading.UNREADABLE as error:
-        return SiloBooks(silo, problem=reading.unreadable(error))
+        return SiloBooks(silo, entries, problem=reading.unreadable(error))
 
 
 def _account(book: Book, account_id: str) -> AccountLine:

@@ -87,6 +87,24 @@ def whole(judged: Iterable[Judged], overview: Overview) -> str:
     return worst([*(line.status for line in judged), *unread])
 
 
+def attention(
+    judged: Iterable[Judged], found: Iterable[Verdict], overview: Overview
+) -> tuple[tuple[str, str], ...]:
+    """What is not healthy, the worst first: a status and, as plain data, what it is about."""
+    lines = [(line.status, _about(line)) for line in judged if line.status != WORST_FIRST[-1]]
+    broken = {verdict.silo: verdict.finding for verdict in found if verdict.verified is False}
+    for books in overview.silos:
+        if books.silo in broken:
+            lines.append((NO_DATA, f"ledger of {books.silo}: {broken[books.silo]}"))
+        elif books.problem:
+            lines.append((NO_DATA, f"ledger of {books.silo}: {books.problem}"))
+    return tuple(sorted(lines, key=lambda line: WORST_FIRST.index(line[0])))
+
+
+def _about(line: Judged) -> str:
+    return f"{line.account.name}: {line.why}" if line.why else line.account.name
+
+
 def _verdict(entries: int, chain: Chain, at: datetime) -> Verdict:
     reason = chain.reason
     if not chain.ok and chain.bad:

@@ -20,6 +20,7 @@ from privacy.ledger.views import AT_RISK
 
 REFRESH = 15.0  # seconds after which an open page looks again
 FIRST, LATER = 20.0, 3.0  # seconds to wait for the first check, and for one after a change
+MOST = 8  # lines below the headline; the tables hold the rest
 
 BOX = {
     "healthy": st.success,
@@ -61,8 +62,9 @@ def _body(home: Home) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader(strings.BARS)
-        if judged:
-            st.altair_chart(charts.budget_bars(judged, _ink()), width="stretch")
+        unread = [books.silo for books in overview.silos if books.problem]
+        if judged or unread:
+            st.altair_chart(charts.budget_bars(judged, unread, _ink()), width="stretch")
             st.caption(strings.AT_RISK_FROM.format(share=AT_RISK))
         if not any(account.spends for account in overview.accounts):
             st.info(strings.NO_SPENDS_AT_ALL)
@@ -86,6 +88,9 @@ def _headline(
 ) -> None:
     status = statuses.whole(judged, overview)
     BOX[status](f"**{strings.STATUS[status]}.** {strings.HEADLINE[status]}")
+    lines = statuses.attention(judged, found, overview)[:MOST]
+    if lines:
+        st.text("\n".join(f"{strings.STATUS[word]}   {about}" for word, about in lines))
     accounts = overview.accounts
     fits = [a.jobs_that_fit for a in accounts if a.jobs_that_fit is not None]
     verified = sum(verdict.verified is True for verdict in found)
@@ -145,7 +150,11 @@ def _behind(overview: queries.Overview) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         fits = account.jobs_that_fit
-        said = [strings.PACE.format(day=tables.day(account.spent_by))] if account.spent_by else []
+        said = (
+            [strings.PACE.format(day=tables.day(account.spent_by))]
+            if account.used < 1 and account.spent_by
+            else []
+        )
         said += [strings.FITS.format(number=fits)] if fits is not None else []
         st.caption(" ".join(said))
         st.altair_chart(charts.course(account, clock.now(), _ink()), width="stretch")
@@ -182,7 +191,7 @@ def _grid(rows: list[tables.Row], bar: str | None = None) -> None:
     }
     if bar is not None:
         config[bar] = st.column_config.ProgressColumn(format="%.1f", min_value=0, max_value=100)
-    st.dataframe(seen, hide_index=True, width="stretch", column_config=config)
+    st.dataframe(seen, hide_index=True, width="stretch", column_config=config, placeholder="")
 
 
 def _download(rows: list[tables.Row], name: str) -> None:

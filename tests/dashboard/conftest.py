@@ -84,17 +84,16 @@ class House:
         silo: str,
         job: str,
         epsilon: float,
-        unit: str = "record",
         *,
         settle: bool = True,
         releases: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Charge a job, let (name, protection) leave, and let a day pass."""
-        ledger, event = self.ledgers[silo], Approximate(epsilon=epsilon, delta=1e-7)
+        """Charge a job to every account of the silo, let (name, protection) leave, and let a day pass."""
+        ledger, event = self.ledgers[silo], Approximate(epsilon=epsilon)
         ledger.reserve(
             key=job,
             job=job,
-            events={f"heart/{unit}": event},
+            events={account.id: event for account in ledger.accounts()},
             refundable=True,
             digest="d" * 64,
             expires=self.now + timedelta(days=99),
