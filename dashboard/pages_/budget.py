@@ -124,9 +124,11 @@ def _chains(
     said += [strings.CHECKING] if running else []
     st.caption(" ".join(said))
     st.caption(strings.ON_THIS_MACHINE if home.mirror.is_file() else strings.NOBODY_VOUCHES)
-    if st.button(strings.RECHECK):
-        st.session_state["verify_again"] = True
-        st.rerun(scope="fragment")
+    st.button(strings.RECHECK, on_click=_ask_again)
+
+
+def _ask_again() -> None:
+    st.session_state["verify_again"] = True
 
 
 def _accounts(judged: tuple[statuses.Judged, ...]) -> None:

@@ -88,7 +88,7 @@ class House:
         settle: bool = True,
         releases: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Charge a job to every account of the silo, let (name, protection) leave, and let a day pass."""
+        """Charge a job to every account, let (name, protection) leave, let a day pass."""
         ledger, event = self.ledgers[silo], Approximate(epsilon=epsilon)
         ledger.reserve(
             key=job,
