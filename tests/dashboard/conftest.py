@@ -5,6 +5,7 @@ Accounts use the `basic` filter, whose epsilons add up, so that what a page must
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,9 +138,10 @@ def house(tmp_path):
     made.close()
 
 
-@pytest.fixture
-def full(house):
-    """Four silos in four conditions, and a mirror."""
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """Four silos in four conditions, and a mirror; made once, then copied."""
+    house = House(tmp_path_factory.mktemp("template") / "home")
     house.silo("north")
     house.job("north", "job-1", 2.5)
     house.job("north", "job-2", 1.5, releases=(("update", "dp"), ("update", "dp")))
@@ -149,7 +151,15 @@ def full(house):
     house.job("south", "job-3", 10.0, settle=False)
     house.silo("west", units=("record", "subject"))
     house.mirror().close()
+    house.close()
     return house
+
+
+@pytest.fixture
+def full(template, tmp_path):
+    """A copy of the four silos, with no ledger open."""
+    shutil.copytree(template.root, tmp_path / "full")
+    return House(tmp_path / "full", keys=template.keys)
 
 
 def forge(path: Path, statement: str, *values: object) -> None:

@@ -74,7 +74,6 @@ def test_choosing_an_account_shows_its_spends(full, show):
 
 
 def test_a_tampered_ledger_is_shown_as_not_verified(full, show, forge):
-    full.close()
     forge(full.home.silo("north").ledger, "UPDATE entries SET job = 'other' WHERE seq = 3")
     page = show(full.root)
     assert cards(page)[strings.VERIFIED] == "3 of 4"

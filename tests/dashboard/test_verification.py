@@ -27,7 +27,6 @@ def test_every_ledger_verifies_and_the_coordinator_vouches(full):
 
 
 def test_it_agrees_with_the_command_line(full, forge):
-    full.close()
     forge(full.home.silo("north").ledger, "UPDATE entries SET job = 'other' WHERE seq = 3")
     ours = {c.silo: (c.ok, c.entries, c.vouched_to) for c in check(full.home).chains}
     theirs = books_verification(full.home, None)
@@ -54,7 +53,6 @@ def test_a_mirror_that_does_not_hold_vouches_for_nobody(full, forge):
 
 
 def test_the_process_prints_one_document_that_reads_back(full):
-    full.close()
     full.home.silo("east").ledger.write_bytes(b"x" * 4096)
     done = subprocess.run(
         [sys.executable, "-m", "dashboard.verification", str(full.root)],
@@ -193,7 +191,6 @@ def test_the_order_of_statuses():
 
 
 def test_what_needs_attention_is_named_worst_first(full, forge):
-    full.close()
     forge(full.home.silo("north").ledger, "UPDATE entries SET job = 'other' WHERE seq = 3")
     overview = queries.overview(full.home)
     made = Check(NOW, "a", check(full.home))
