@@ -41,7 +41,8 @@ def open_mirror(home: Home) -> Iterator[Mirror]:
 
 @contextmanager
 def opened(home: Home, silo: str | None) -> Iterator[dict[str, Ledger]]:
-    """Open the ledgers of all silos here, or of one."""
+    """Open the ledgers of all silos here, or of one; `NotFound` where there is no federation."""
+    home.federation()
     names = list(home.silo_names())
     if silo is not None:
         if silo not in names:

@@ -141,6 +141,7 @@ class Job:
 
 
 def all_jobs(home: Home) -> list[Job]:
-    """Every job of a home, oldest first."""
+    """Every job of a home, oldest first; `NotFound` where there is no federation."""
+    home.federation()
     paths: list[Path] = sorted(home.jobs.glob("*/job.json"))
     return sorted((Job(home, path.parent.name) for path in paths), key=lambda job: job.created)

@@ -1,0 +1,95 @@
+"""What tests of every part share: a real Prefect server, the real command, the written record."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TACIT = Path(sys.executable).with_name("tacit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--verification", metavar="FILE", help="write what every test saw to this Markdown file"
+    )
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real Prefect server for the session, with its own directory and database."""
+    from infra.prefect_server import prefect_server
+
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+        yield server.wait()
+
+
+@pytest.fixture(scope="session")
+def tacit(prefect_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the installed command in a process of its own, on the session's Prefect server."""
+
+    def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TACIT_"))}
+        return subprocess.run(
+            [TACIT, *map(str, args)],
+            env=clean | {"TACIT_PREFECT_URL": prefect_url} | env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tacit_json(tacit: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Run the command with --json, expect an exit code, and return its one document."""
+
+    def run(*args: object, code: int = 0, **env: str) -> dict[str, Any]:
+        done = tacit(*args, "--json", **env)
+        assert done.returncode == code, f"exit {done.returncode}: {done.stdout} {done.stderr}"
+        assert "Traceback" not in done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Write the record that `make test-all` keeps: counts, and each gate's line."""
+    target = config.getoption("--verification")
+    if not target:
+        return
+    stats = terminalreporter.stats
+    lines = [
+        "# What the last full verification saw",
+        "",
+        f"Written by `make test-all` on {time.strftime('%Y-%m-%d', time.gmtime())}, "
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        "",
+        "| outcome | tests |",
+        "|---|--:|",
+    ]
+    lines += [
+        f"| {word} | {len(stats.get(word, []))} |"
+        for word in ("passed", "failed", "error", "skipped", "xfailed")
+    ]
+    skipped = {str(r.longrepr[2]) for r in stats.get("skipped", []) if r.longrepr}
+    lines += ["", *(f"- skipped: {reason}" for reason in sorted(skipped))]
+    lines += ["", "| large gate | seconds | outcome |", "|---|--:|---|"]
+    lines += [
+        f"| `{report.nodeid}` | {report.duration:.1f} | {word} |"
+        for word in ("passed", "failed")
+        for report in stats.get(word, [])
+        if "large" in report.keywords
+    ]
+    Path(target).write_text("\n".join([*lines, ""]))
