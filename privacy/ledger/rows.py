@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, func, insert, select, update
 
 from privacy.errors import InvalidRequest, LedgerTampered, WrongState
 from privacy.ledger import canonical, schema
@@ -18,8 +18,15 @@ from privacy.ledger.chain import Identity, Receipt
 from privacy.ledger.replay import Body
 from privacy.ledger.states import ChargeState
 
+_RESERVED = schema.charges.c.state == "reserved"
+_FIRST_EXPIRY = select(func.min(schema.charges.c.expires)).where(_RESERVED).scalar_subquery()
 _LAST = (
-    select(schema.entries.c.seq, schema.entries.c.prev_hash, schema.entries.c.hash)
+    select(
+        schema.entries.c.seq,
+        schema.entries.c.prev_hash,
+        schema.entries.c.hash,
+        _FIRST_EXPIRY.label("expires"),
+    )
     .order_by(schema.entries.c.seq.desc())
     .limit(1)
 )
@@ -40,9 +47,7 @@ _OF_SOURCE = _ACCOUNTS.where(schema.accounts.c.source == bindparam("of"))
 _CHARGES = _with_entry(schema.charges)
 _CHARGE = _CHARGES.where(schema.charges.c.key == bindparam("id"))
 _OF_JOB = _CHARGES.where(schema.charges.c.job == bindparam("of"))
-_DUE = select(schema.charges.c.key).where(
-    schema.charges.c.state == "reserved", schema.charges.c.expires <= bindparam("at")
-)
+_DUE = select(schema.charges.c.key).where(_RESERVED, schema.charges.c.expires <= bindparam("at"))
 _RELEASE = select(schema.releases).where(
     schema.releases.c.job == bindparam("of"),
     schema.releases.c.round == bindparam("at"),
@@ -112,6 +117,7 @@ class Rows:
         self._identity = identity
         self._bodies: dict[int, Body] = {}
         self._found: dict[str, Any] = {}
+        self._first_expiry: str | None = ""  # not known before `last`: any time is later
         self._balances: dict[str, Balance] = {}
         self._charges: dict[str, ChargeState] = {}
         self._changed: dict[str, Balance] = {}
@@ -125,6 +131,7 @@ class Rows:
         row = self._connection.execute(_LAST).first()
         if row is None:
             return 0, "", self._identity.genesis
+        self._first_expiry = row.expires
         return row.seq, row.prev_hash, row.hash
 
     def receipt(self, seq: int) -> Receipt:
@@ -191,6 +198,8 @@ class Rows:
 
     def due(self, at: str) -> list[str]:
         """The keys of the reservations whose time is over."""
+        if self._first_expiry is None or self._first_expiry > at:
+            return []
         return list(self._connection.execute(_DUE, {"at": at}).scalars())
 
     def find_release(self, job: str, round_: int, name: str) -> dict[str, Any] | None:
