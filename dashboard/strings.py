@@ -37,6 +37,9 @@ VERIFIED_HELP = "Every entry, balance and signature recomputed from the first en
 UNPROTECTED = "Unprotected releases"
 UNPROTECTED_HELP = "Results that left a silo without privacy protection. No budget covers them."
 
+OUTSIDE = (
+    "**▲ unprotected.** Releases without protection: {number}. No budget covers what they tell."
+)
 BARS = "How much of each budget is used"
 AT_RISK_FROM = "Reservations included. Dotted line: at risk from {share:.0%} on."
 CHAINS = "Do the ledgers verify?"

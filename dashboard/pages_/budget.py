@@ -95,6 +95,8 @@ def _headline(
     fits = [a.jobs_that_fit for a in accounts if a.jobs_that_fit is not None]
     verified = sum(verdict.verified is True for verdict in found)
     unprotected = sum(r.count for r in overview.releases if r.protection == "unprotected")
+    if unprotected:
+        st.warning(strings.OUTSIDE.format(number=unprotected))
     used = max((account.used for account in accounts), default=None)
     cards = [
         (strings.MOST_USED, charts.percent(used) if used is not None else "-"),

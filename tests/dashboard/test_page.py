@@ -61,6 +61,7 @@ def test_all_four_silos_are_shown_and_the_worst_leads(full, show):
     accounts = page.dataframe[1].value
     assert list(accounts["silo"]) == ["east", "north", "south", "west", "west"]
     assert strings.SOME_UNPROTECTED in texts(page)
+    assert [box.value for box in page.warning] == [strings.OUTSIDE.format(number=1)]
 
 
 def test_choosing_an_account_shows_its_spends(full, show):
