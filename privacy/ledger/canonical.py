@@ -26,11 +26,12 @@ CHECKPOINT = b"tacit ledger checkpoint 1"
 def encode(value: Any) -> str:
     """Return the canonical text.
 
-    What has none (NaN, an infinity, an integer above 2^53 - 1) is an `InvalidRequest`.
+    What has none (NaN, an infinity, an integer above 2^53 - 1) is an `InvalidRequest`, and so is
+    a float that would be written as such an integer, and read back as one.
     """
     try:
         return _text(value)
-    except (rfc8785.CanonicalizationError, UnicodeError) as error:
+    except (rfc8785.CanonicalizationError, UnicodeError, ValueError) as error:
         raise InvalidRequest(f"not canonical JSON: {error}", field="request") from None
 
 
@@ -48,6 +49,8 @@ def _text(value: Any) -> str:
         return "{" + ",".join(inside) + "}"
     if kind is list or kind is tuple:
         return "[" + ",".join([_text(item) for item in value]) + "]"
+    if kind is float and value.is_integer() and MAX < abs(value) < 1e21:
+        raise ValueError(f"{value!r} would be read back as an integer above 2^53 - 1")
     return rfc8785.dumps(value).decode()
 
 

@@ -35,14 +35,19 @@ class HeadFile:
         finally:
             os.close(descriptor)
 
-    def read(self, ledger: str) -> Head | None:
-        """The head on file, `None` where there is none; another ledger's is `LedgerTampered`."""
+    def text(self) -> str | None:
+        """What is on file, `None` where there is nothing."""
         try:
-            text = self.path.read_text()
+            return self.path.read_text()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError):
             raise LedgerTampered(f"{self.path}: unreadable head file", field="head") from None
+
+    def parse(self, text: str | None, ledger: str) -> Head | None:
+        """The head in a text; another ledger's is `LedgerTampered`."""
+        if text is None:
+            return None
         try:
             data = canonical.decode(text)
             known, seq, hash_ = data["ledger"], data["seq"], data["hash"]
@@ -51,6 +56,10 @@ class HeadFile:
         if known != ledger or not isinstance(seq, int) or not isinstance(hash_, str):
             raise LedgerTampered(f"{self.path}: the head of another ledger", field="head")
         return Head(seq, hash_, "head file")
+
+    def read(self, ledger: str) -> Head | None:
+        """The head on file, `None` where there is none."""
+        return self.parse(self.text(), ledger)
 
     def write(self, ledger: str, head: Head) -> None:
         """Replace the head, durably, at mode 0600."""

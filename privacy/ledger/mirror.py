@@ -102,10 +102,6 @@ class Mirror:
                 newest[row.silo] = Head(row.seq, row.hash, "coordinator")
         return newest
 
-    def all_heads(self, silo: str) -> list[Head]:
-        """Every head of one silo that the mirror knows, in order."""
-        return [Head(r.seq, r.hash, "coordinator") for r in self.receipts(silo=silo)]
-
     def receipts(self, job: str | None = None, *, silo: str | None = None) -> list[Receipt]:
         """The receipts of a job, of a silo, or all, by silo and number."""
         query = select(_receipts).order_by(_receipts.c.silo, _receipts.c.seq)

@@ -14,7 +14,7 @@ from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, Tally, admit
 from privacy.ledger.filters.amounts import whole
-from privacy.ledger.states import RUNNING, ChargeState, Line, State
+from privacy.ledger.states import RETURNING, RUNNING, ChargeState, Line, State
 
 Body = dict[str, Any]
 
@@ -59,12 +59,6 @@ def apply(books: Books, body: Body) -> None:
             allowed=sorted(_KINDS),
         ) from None
     kind(books, body)
-
-
-def touched(body: Body) -> tuple[list[str], list[str]]:
-    """The accounts and the keys whose state an entry says in `after`."""
-    after = body.get("after", {})
-    return list(after.get("accounts", {})), list(after.get("charges", {}))
 
 
 def _open(books: Books, body: Body) -> None:
@@ -114,6 +108,8 @@ def _give_back(state: State) -> Callable[[Books, Body], None]:
 
 def _start(books: Books, body: Body) -> None:
     charge = _expect(books.charge(body["key"]), (State.RESERVED,))
+    if charge.expires <= body["at"]:
+        raise LedgerTampered(f"entry {body['seq']}: charge {charge.key} had expired")
     for account, line in charge.lines.items():
         balance = books.account(account)
         books.put_account(
@@ -137,7 +133,11 @@ def _settle(books: Books, body: Body) -> None:
     lines = {account: Line.read(line) for account, line in body["lines"].items()}
     if set(lines) != set(charge.lines):
         raise LedgerTampered(f"entry {body['seq']}: settles other accounts than it reserved")
+    returns = charge.state is State.STARTED or (charge.refundable and body["stop"] in RETURNING)
     for account, line in lines.items():
+        less = line.charge.less_than(charge.lines[account].charge)
+        if less and not returns and account not in body["breached"]:
+            raise LedgerTampered(f"entry {body['seq']}: {account} cannot have got this back")
         balance = books.account(account)
         spent = balance.spent.plus(charge.lines[account].charge, -1).plus(line.charge)
         books.put_account(
@@ -186,6 +186,8 @@ def _reprice(books: Books, body: Body) -> None:
     for key, data in body["lines"].items():
         charge, line = books.charge(key), Line.read(data)
         old = charge.lines[account].charge
+        if line.charge.less_than(old):
+            raise LedgerTampered(f"entry {body['seq']}: a price was lowered")
         balance = books.account(account)
         if charge.state is State.RESERVED:
             reserved = balance.reserved.plus(old, -1).plus(line.charge)

@@ -116,11 +116,13 @@ def verify(
     vouched: list[Head] = []
     try:
         with store.reading() as connection:
-            _check_frame(connection, identity, check)
+            with heads.locked():  # a snapshot of the database, and the head that belongs to it
+                _check_frame(connection, identity, check)
+                filed = heads.text()
             wanted = {head.seq for head in known}
             walk.run(connection, wanted)
             vouched = walk.vouched(known)
-            walk.check_head(heads)
+            walk.check_head(heads.parse(filed, identity.ledger))
             _check_caches(connection, walk.books)
     except _BadError as found:
         bad = found
@@ -185,9 +187,8 @@ class _Walk:
             if expected in wanted:
                 self._hashes[expected] = row.hash
 
-    def check_head(self, heads: HeadFile) -> None:
+    def check_head(self, head: Head | None) -> None:
         """The head file may be one entry behind, never ahead, never beside."""
-        head = heads.read(self._identity.ledger)
         if head is None:
             if self.seq > 1:
                 raise _BadError(self.seq, "the head file is missing")

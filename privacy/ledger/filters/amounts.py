@@ -54,6 +54,13 @@ class Charge:
     losses: tuple[Loss, ...]
     delta: int = 0
 
+    def less_than(self, other: Charge) -> bool:
+        """Whether it takes less than another anywhere; saturated is more than any number."""
+        return self.delta < other.delta or any(
+            mine is not None and (theirs is None or mine < theirs)
+            for mine, theirs in zip(self.losses, other.losses, strict=True)
+        )
+
     def document(self) -> dict[str, Any]:
         """The charge as plain data."""
         return {"losses": list(self.losses), "delta": self.delta}

@@ -11,7 +11,7 @@ from privacy.events import NOTHING
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, saturate, unbounded
 from privacy.ledger.clock import stamp
-from privacy.ledger.filters.amounts import Charge, Loss
+from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
@@ -115,7 +115,7 @@ def settle(
         elif executed is not None and executed[account] != event:
             ran, held = price.all(rows, account, [executed[account], event])
             balance = rows.account(account)
-            if _exceeds(ran, held):
+            if held.less_than(ran):
                 event, cost = executed[account], _true(balance, cost, ran)
                 breached[account] = OVERSPENT
             elif charge.refundable and price.filter(rows, account).returns and stop in RETURNING:
@@ -145,16 +145,6 @@ def _running(charge: ChargeState) -> None:
 
 def _costs(charge: Charge) -> bool:
     return charge.delta > 0 or any(loss is None or loss > 0 for loss in charge.losses)
-
-
-def _exceeds(ran: Charge, held: Charge) -> bool:
-    return ran.delta > held.delta or any(
-        _above(a, b) for a, b in zip(ran.losses, held.losses, strict=True)
-    )
-
-
-def _above(a: Loss, b: Loss) -> bool:
-    return b is not None and (a is None or a > b)
 
 
 def _returned(balance: Balance, reserved: Charge, ran: Charge) -> Charge:
