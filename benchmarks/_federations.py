@@ -8,6 +8,7 @@ real ledgers, start, rounds over the memory exchange, settle), only Prefect is l
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,13 @@ class Ran:
     total: float
 
 
-def heart_home(directory: Path, *, epsilon: float, open_policy: bool = False) -> Home | None:
+def heart_home(
+    directory: Path, schema: str = "heart", *, epsilon: float = 10.0, open_policy: bool = False
+) -> Home | None:
     """The four hospitals as a federation with delta 1e-4, or None where the data are absent.
 
-    `open_policy` lets jobs without privacy and exact evaluation through: for measuring only.
+    `schema` is one of benchmarks/jobs. `open_policy` lets jobs without privacy and exact
+    evaluation through: for measuring only.
     """
     root = shared()
     data = root / "data" / "heart" if root else None
@@ -67,7 +71,7 @@ def heart_home(directory: Path, *, epsilon: float, open_policy: bool = False) ->
             writer.writerows({**row, "set": sets[hospital, i]} for i, row in enumerate(rows))
     home = init_dataset(
         directory / "home",
-        JOBS / "heart-schema.yaml",
+        JOBS / f"{schema}-schema.yaml",
         {hospital: str(directory / f"{hospital}.csv") for hospital in HEART_SIZES},
         HEART_SIZES,
         epsilon=epsilon,
@@ -95,8 +99,6 @@ def job_document(name: str) -> dict[str, Any]:
 
 def run(home: Home, document: Mapping[str, Any]) -> Ran:
     """Run one job to its settlement."""
-    import time
-
     begun = time.perf_counter()
     spec = parse(dict(document), jobs.kind(document["kind"]).Spec, "benchmark job")
     job = Job.create(home, spec)
