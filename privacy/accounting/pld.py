@@ -41,6 +41,9 @@ The work of a price grows with epsilon over the grid; without this, a typing err
 epsilon 500 would take minutes to be refused.
 """
 
+HOPELESS = 5000.0
+"""Above it the RDP bound is the price: no account holds as much, and a PLD could not be written."""
+
 
 @lru_cache(maxsize=4096)
 def epsilon(
@@ -64,7 +67,9 @@ def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_RE
         about = rdp.epsilon(event, delta, relation, rdp.WHOLE_ORDERS)
     except UnsupportedEvent:
         about = 0.0
-    coarse = about / JOB_CELLS if math.isfinite(about) else 0.0
+    if about > HOPELESS:
+        return about
+    coarse = about / JOB_CELLS
     # A power of two, so that events of nearly the same price are priced alike.
     grid = JOB_GRID * 2 ** max(0, math.ceil(math.log2(coarse / JOB_GRID))) if coarse else JOB_GRID
     return epsilon(event, delta, relation, grid)

@@ -48,7 +48,7 @@ class Basic:
         from privacy.accounting import pld
 
         def priced(share: float) -> float:
-            return float(pld.epsilon(event, self._delta * share, self._relation))
+            return float(pld.job_epsilon(event, self._delta * share, self._relation))
 
         whole = priced(1.0)
         if whole == 0:
