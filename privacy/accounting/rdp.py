@@ -132,7 +132,8 @@ def _rdp(event: Event, orders: tuple[float, ...], relation: Relation) -> Curve:
                 )
             return _rdp(of, orders, Relation.REPLACE)
         case SampledRows():
-            return _replaceable(lambda o: _sampled_rows(event, o), orders, relation)
+            most = at * (2 * event.rows / event.sigma) ** 2 / 2
+            return _replaceable(lambda o: _sampled_rows(event, o), orders, relation, most)
     raise UnsupportedEvent(f"no RDP for {type(event).__name__}", field="event")
 
 
@@ -153,13 +154,17 @@ def _poisson(rate: float, of: Event, orders: tuple[float, ...], relation: Relati
         # Amplification only lowers the loss, so the mechanism without sampling bounds it.
         return _rdp(of, orders, relation)
     sigma = of.sigma
-    return _replaceable(lambda o: _sampled_gaussian(rate, sigma, o), orders, relation)
+    most = _rdp(of, orders, relation)
+    return _replaceable(lambda o: _sampled_gaussian(rate, sigma, o), orders, relation, most)
 
 
 def _replaceable(
-    curve: Callable[[tuple[float, ...]], Curve], orders: tuple[float, ...], relation: Relation
+    curve: Callable[[tuple[float, ...]], Curve],
+    orders: tuple[float, ...],
+    relation: Relation,
+    most: Curve,
 ) -> Curve:
-    """Under replace, remove one unit and then add another.
+    """Under replace, remove one unit and then add another; never more than `most`, unsampled.
 
     Weak triangle inequality, Mironov (2017), Proposition 11, at p = q = 2:
     D_a(P || Q) <= (a - 1/2) / (a - 1) D_2a(P || R) + D_(2a - 1)(R || Q).
