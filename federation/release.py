@@ -31,6 +31,8 @@ class Gate:
         self._directory = directory
         self._allowed = allowed
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # What was begun or answered, by round and name; the directory is listed once.
+        self._known = {_slot(path.name.removeprefix(".")) for path in directory.iterdir()}
 
     def release(
         self,
@@ -60,7 +62,8 @@ class Gate:
         if path.exists():
             body = path.read_bytes()
         else:
-            if any(self._directory.glob(f"{round:06d}-{name}-*")):
+            begun = self._begun(path)
+            if _slot(path.name) in self._known and not begun.exists():
                 raise IntegrityError(
                     f"{name} of round {round} was already released for another request",
                     field="request",
@@ -68,7 +71,8 @@ class Gate:
                 )
             cost = event.model_dump_json() if event is not None else ""
             # Durable before the mechanism runs: what was begun can never come back.
-            write_durably(self._begun(path), cost.encode())
+            write_durably(begun, cost.encode())
+            self._known.add(_slot(path.name))
             body = produce()
             write_durably(path, body)
         self._ledger.record_egress(
@@ -103,6 +107,12 @@ class Gate:
 
     def _begun(self, path: Path) -> Path:
         return path.with_name(f".{path.name}.begun")
+
+
+def _slot(name: str) -> str:
+    """The round and name that a release's file name begins with."""
+    round, _, rest = name.partition("-")
+    return f"{round}-{rest.partition('-')[0]}"
 
 
 def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:

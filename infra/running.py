@@ -44,7 +44,11 @@ def drive(home: Home, job_of: Callable[[], Job], *, quiet: bool) -> dict[str, An
 
 
 def _check(home: Home, job: Job) -> None:
-    """Find bad input before anything is reserved; a refusal is left to the ledgers."""
+    """Find bad input before anything is reserved; a refusal is left to the ledgers.
+
+    What the rounds will need is loaded here too, while the server comes up on the other core.
+    """
+    import federation.training.trainer  # noqa: F401
     from federation.embedded import Embedded
     from federation.lifecycle import quotes_of
 

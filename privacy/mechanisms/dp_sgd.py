@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privacy.errors import UnsafeModel
@@ -37,8 +39,6 @@ MICRO_BATCH_FLOATS = 1 << 25
 
 def check_model(model: nn.Module) -> None:
     """Refuse a model in which rows of a batch meet, naming the module (`UnsafeModel`)."""
-    from opacus.validators import ModuleValidator
-
     for name, module in model.named_modules():
         tracks = getattr(module, "track_running_stats", False)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) or tracks:
@@ -180,8 +180,6 @@ class DpSgd(Sgd):
         learning_rate: float,
         proximal: float = 0.0,
     ) -> None:
-        from opacus.grad_sample import GradSampleModule
-
         # Rows need no gradient of their own; Opacus' hooks on modules fire all the same.
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         check_model(model)
