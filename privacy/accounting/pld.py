@@ -11,7 +11,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from privacy.accounting import rdp
+from privacy.accounting import basic, rdp
 from privacy.errors import UnsupportedEvent
 from privacy.events import (
     All,
@@ -60,7 +60,8 @@ def epsilon(
 def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_REMOVE) -> float:
     """Return the upper bound by which jobs are calibrated and quoted: `epsilon` on a grid to suit.
 
-    The grid follows from the event alone (its RDP bound tells the size of the result), so that
+    Where every part has an epsilon of its own, their sum is another upper bound and the grid adds
+    nothing to it; the smaller of the two is the price. The grid follows from the event alone (its RDP bound tells the size of the result), so that
     the same event always has the same price.
     """
     try:
@@ -72,7 +73,14 @@ def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_RE
     coarse = about / JOB_CELLS
     # A power of two, so that events of nearly the same price are priced alike.
     grid = JOB_GRID * 2 ** max(0, math.ceil(math.log2(coarse / JOB_GRID))) if coarse else JOB_GRID
-    return epsilon(event, delta, relation, grid)
+    return min(epsilon(event, delta, relation, grid), _sum(event, delta, relation))
+
+
+def _sum(event: Event, delta: float, relation: Relation) -> float:
+    try:
+        return basic.epsilon(event, delta, relation)
+    except UnsupportedEvent:
+        return math.inf
 
 
 def epsilon_lower(

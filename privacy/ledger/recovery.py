@@ -1,9 +1,9 @@
 """After a backup was restored: no budget comes back with it.
 
 Entries that others hold are appended again, byte by byte as they were signed. Where some are
-lost for good, every account is marked breached, and what the lost receipts show was reserved is
-charged whole. The breach entry names the heads that were lost, so that those who hold them can
-see that the loss was owned up to.
+lost for good, every account is marked breached; what the lost receipts show was reserved is
+charged whole, and so is every charge that is open. The breach entry names the heads that were
+lost, so that those who hold them can see that the loss was owned up to.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from sqlalchemy import select
 
 from privacy.errors import LedgerTampered
 from privacy.ledger import canonical, schema, verify
+from privacy.ledger.balance import unbounded
 from privacy.ledger.chain import Head, Identity, Receipt
 from privacy.ledger.heads import HeadFile
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
 from privacy.ledger.signing import Verifier
-from privacy.ledger.states import State
+from privacy.ledger.states import OPEN, Line
 from privacy.ledger.store import Store
 from privacy.ledger.writer import Writer
 
@@ -106,24 +107,30 @@ def _unknown(store: Store, identity: Identity, known: list[Head]) -> list[Head]:
 
 
 def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt]) -> Body:
-    """Close every account; charge what the lost receipts show, whole."""
+    """Close every account; charge whole what the lost receipts show, and what is still open.
+
+    Of a charge that is open here the lost entries may have told of a start, a read or a release.
+    """
     charges: dict[str, Any] = {}
-    started = []
     accounts = rows.accounts()
+    totals = {account: rows.account(account).total() for account in accounts}
     for receipt in receipts:
         data = receipt.data
-        known = rows.find_charge(data["key"]) if data["kind"] in ("reserve", "start") else None
-        if data["kind"] == "start" and known is not None and known.state is State.RESERVED:
-            started.append(known.key)
-        if data["kind"] == "reserve" and known is None:
-            lines = {a: line for a, line in data["lines"].items() if a in accounts}
-            fields = ("key", "job", "digest", "payload", "refundable", "expires", "accountant")
-            charges[data["key"]] = {**{f: data[f] for f in fields}, "lines": lines}
+        if data["kind"] != "reserve" or rows.find_charge(data["key"]) is not None:
+            continue
+        lines = {}
+        for account in set(data["lines"]) & set(accounts):
+            line = Line.read(data["lines"][account])
+            charge = unbounded(totals[account], line.charge)
+            totals[account] = totals[account].plus(charge)
+            lines[account] = Line(line.event, charge).document()
+        fields = ("key", "job", "digest", "payload", "refundable", "expires", "accountant")
+        charges[data["key"]] = {**{f: data[f] for f in fields}, "lines": lines}
     return {
         "kind": "breach",
         "accounts": accounts,
         "reason": REASON,
         "lost": [{"seq": head.seq, "hash": head.hash} for head in lost],
         "charges": charges,
-        "started": started,
+        "forfeited": [charge.key for charge in rows.charges() if charge.state in OPEN],
     }

@@ -14,7 +14,7 @@ from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, Tally, admit
 from privacy.ledger.filters.amounts import whole
-from privacy.ledger.states import RETURNING, RUNNING, ChargeState, Line, State
+from privacy.ledger.states import OPEN, RETURNING, RUNNING, ChargeState, Line, State
 
 Body = dict[str, Any]
 
@@ -161,11 +161,22 @@ def _settle(books: Books, body: Body) -> None:
 
 
 def _forfeit(books: Books, body: Body) -> None:
-    charge = _expect(books.charge(body["key"]), RUNNING)
-    for account in charge.lines:
+    _forfeited(books, _expect(books.charge(body["key"]), RUNNING), body["seq"])
+
+
+def _forfeited(books: Books, charge: ChargeState, seq: int) -> None:
+    for account, line in charge.lines.items():
         balance = books.account(account)
-        books.put_account(account, replace(balance, running=balance.running - 1))
-    books.put_charge(charge.moved(State.FORFEITED, ended_at=body["seq"]))
+        if charge.state is State.RESERVED:
+            balance = replace(
+                balance,
+                reserved=balance.reserved.plus(line.charge, -1),
+                spent=balance.spent.plus(line.charge),
+            )
+        else:
+            balance = replace(balance, running=balance.running - 1)
+        books.put_account(account, balance)
+    books.put_charge(charge.moved(State.FORFEITED, ended_at=seq))
 
 
 def _egress(books: Books, body: Body) -> None:
@@ -207,8 +218,8 @@ def _reprice(books: Books, body: Body) -> None:
 
 
 def _breach(books: Books, body: Body) -> None:
-    for key in body["started"]:
-        _forfeit_reserved(books, _expect(books.charge(key), (State.RESERVED,)), body["seq"])
+    for key in body["forfeited"]:
+        _forfeited(books, _expect(books.charge(key), OPEN), body["seq"])
     for data in body["charges"].values():  # reserved in entries that are lost: charged whole
         lines = {account: Line.read(line) for account, line in data["lines"].items()}
         for account, line in lines.items():
@@ -225,20 +236,6 @@ def _breach(books: Books, body: Body) -> None:
     for account in body["accounts"]:
         balance = books.account(account)
         books.put_account(account, replace(balance, breached=balance.breached or body["reason"]))
-
-
-def _forfeit_reserved(books: Books, charge: ChargeState, seq: int) -> None:
-    for account, line in charge.lines.items():
-        balance = books.account(account)
-        books.put_account(
-            account,
-            replace(
-                balance,
-                reserved=balance.reserved.plus(line.charge, -1),
-                spent=balance.spent.plus(line.charge),
-            ),
-        )
-    books.put_charge(charge.moved(State.FORFEITED, ended_at=seq))
 
 
 def _expect(charge: ChargeState, states: Iterable[State]) -> ChargeState:

@@ -22,6 +22,7 @@ class State(StrEnum):
 
 
 RUNNING = (State.STARTED, State.READ)
+OPEN = (State.RESERVED, *RUNNING)
 ACTIVE = (State.RESERVED, State.STARTED, State.READ, State.SETTLED, State.FORFEITED)
 """The states in which a charge counts."""
 

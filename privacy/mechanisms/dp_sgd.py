@@ -80,7 +80,7 @@ class Sgd:
         for parameter, view in zip(self._parameters, views, strict=True):
             parameter.data = view.view_as(parameter)
         self._anchor = self._flat.clone()
-        self._rows_of: tuple[int, list[npt.NDArray[np.int64]]] | None = None
+        self._rows_of: tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int64]]] | None = None
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take a model's state; the proximal term pulls towards it."""
@@ -142,12 +142,12 @@ class Sgd:
 
     def _groups(self, subjects: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """Rows by subject, at most the plan's number of each."""
-        if self._rows_of is None or self._rows_of[0] != id(subjects):
+        if self._rows_of is None or self._rows_of[0] is not subjects:
             order = np.argsort(subjects, kind="stable")
             cuts = np.flatnonzero(np.diff(subjects[order])) + 1
             most = self._plan.rows_per_subject
             groups = [group[:most] for group in np.split(order, cuts)] if len(subjects) else []
-            self._rows_of = (id(subjects), groups)
+            self._rows_of = (subjects, groups)
         return self._rows_of[1]
 
     def _micro_batches(self, rows: int) -> Iterator[slice]:
@@ -168,7 +168,8 @@ class DpSgd(Sgd):
     """DP-SGD at record or subject level, as its plan says.
 
     At subject level each row's gradient is clipped and a subject's rows are averaged, so that one
-    subject moves a sum by at most the clip, and so does one row of a subject that stays.
+    subject moves a sum by at most the clip. One row of a subject that stays exchanges its average
+    for another: by at most the clip too, or twice that where only one row of a subject is used.
     """
 
     def __init__(
@@ -183,6 +184,8 @@ class DpSgd(Sgd):
         # Rows need no gradient of their own; Opacus' hooks on modules fire all the same.
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         check_model(model)
+        if plan.noise_multiplier == 0:
+            raise ValueError("DP-SGD without noise guarantees nothing")
         super().__init__(model, loss, plan, learning_rate=learning_rate, proximal=proximal)
         self._hooked = GradSampleModule(model, loss_reduction="sum")
 
@@ -203,6 +206,13 @@ class DpSgd(Sgd):
         factors = weights * (self._plan.bound / norms.clamp_min(self._plan.bound))
         total: Tensor = factors @ samples
         return total
+
+    def _sample(
+        self, n: int, subjects: npt.NDArray[np.int64] | None, source: StepSource
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        if self._plan.unit is Unit.SUBJECT and subjects is None:
+            raise ValueError("a plan per subject needs to know whose the rows are")
+        return super()._sample(n, subjects, source)
 
     def _sum(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         return self.clipped_sum(features, labels, weights)

@@ -42,6 +42,7 @@ class DpSgdPlan:
     rows_per_subject: int = 1
 
     def __post_init__(self) -> None:
+        batch = self.denominator * (self.rows_per_subject if self.unit is Unit.SUBJECT else 1)
         rules = (
             ("rate", self.rate, 0 < self.rate <= 1, "(0, 1]"),
             ("noise_multiplier", self.noise_multiplier, self.noise_multiplier >= 0, ">= 0"),
@@ -51,8 +52,8 @@ class DpSgdPlan:
             ("rows_per_subject", self.rows_per_subject, self.rows_per_subject >= 1, ">= 1"),
             (
                 "denominator",
-                self.denominator * self.rows_per_subject,
-                self.denominator * self.rows_per_subject <= LARGEST_BATCH,
+                batch,
+                batch <= LARGEST_BATCH,
                 f"<= {LARGEST_BATCH} rows in an expected batch",
             ),
         )

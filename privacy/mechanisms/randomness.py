@@ -39,9 +39,13 @@ class StepSource:
         return np.frombuffer(self._stream.update(bytes(8 * n)), dtype="<u8")
 
     def uniform(self, n: int) -> npt.NDArray[np.float64]:
-        """Return n uniform numbers in (0, 1), the midpoints of 2^53 equal cells."""
-        cells = (self.bits(n) >> np.uint64(11)).astype(np.float64) + 0.5
-        return cells * 2.0**-53
+        """Return n uniform numbers in (0, 1), the midpoints of 2^52 equal cells.
+
+        With one bit more the midpoints of the upper half would not be float64 numbers, and the
+        last would round to one, whose Gaussian is infinite.
+        """
+        cells = (self.bits(n) >> np.uint64(12)).astype(np.float64) + 0.5
+        return cells * 2.0**-52
 
     def normal(self, n: int) -> npt.NDArray[np.float64]:
         """Return n standard Gaussians, by inversion, float64.

@@ -153,7 +153,7 @@ def breach(rows: Rows, *, accounts: list[str], reason: str) -> Body | int:
         "reason": reason,
         "lost": [],
         "charges": {},
-        "started": [],
+        "forfeited": [],
     }
 
 
