@@ -104,4 +104,5 @@ def _auc(counts: Counts, noise: float) -> tuple[float | None, list[float] | None
         return value, None
     slopes = np.concatenate([(above / n1 - raw) / n0, (below / n0 - raw) / n1])
     width = Z * noise * float(np.sqrt((slopes**2).sum()))
-    return value, [max(0.0, raw - width), min(1.0, raw + width)]
+    # A noisy estimate beyond [0, 1] leaves its interval at the edge, never turned round.
+    return value, [max(0.0, min(raw - width, value)), min(1.0, max(raw + width, value))]

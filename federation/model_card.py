@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from federation.record import Job
@@ -42,7 +43,7 @@ def model_card(job: Job) -> str:
             )
             + ".",
             "",
-            "The noise is drawn from a cryptographic source and added in 32-bit floating point; "
+            "The noise is drawn from a cryptographic source and added in floating point; "
             "the sentences are about the mechanism in real numbers.",
         ]
     excluded = {s: b["after"]["unprotected"] for s, b in balances.items()}
@@ -59,11 +60,12 @@ def _neighbours(balances: dict[str, Any]) -> str:
 
 
 def guarantee(silo: str, line: dict[str, Any]) -> str:
-    """One silo's guarantee as a sentence."""
+    """One silo's guarantee as a sentence; its epsilon is rounded up, never down."""
+    epsilon = Decimal(repr(float(line["epsilon"]))).quantize(Decimal("0.001"), ROUND_CEILING)
     return (
         f"- Whether or not any one {line['unit']} of silo {silo} took part, the probability of "
-        f"any outcome of this job changes by at most a factor e^{line['epsilon']:.3f}, "
+        f"any outcome of this job changes by at most a factor e^{epsilon}, "
         f"up to an additional probability of {line['delta']:g} "
-        f"((epsilon, delta)-differential privacy with epsilon {line['epsilon']:.3f} and delta "
+        f"((epsilon, delta)-differential privacy with epsilon {epsilon} and delta "
         f"{line['delta']:g})."
     )

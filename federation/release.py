@@ -11,28 +11,42 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from federation.errors import IntegrityError, PolicyRefused
 from privacy.events import All, Event, Repeat, parse
 from privacy.ledger import Ledger
 
+LAST_ROUND = 999_999
+"""The largest number of a round: it fills the six digits of a stored release's name."""
+
 
 class Gate:
     """The gate of one silo for one job.
 
-    `allowed` is the set of protections that the silo's policy lets through for this job.
+    `allowed` is the set of protections that the silo's policy lets through for this job;
+    `planned` how many releases of each name its quote pays for.
     """
 
-    def __init__(self, ledger: Ledger, job: str, directory: Path, allowed: Collection[str]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        job: str,
+        directory: Path,
+        allowed: Collection[str],
+        planned: Mapping[str, int],
+    ) -> None:
         self._ledger = ledger
         self._job = job
         self._directory = directory
         self._allowed = allowed
+        self._planned = planned
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # What was begun or answered, by round and name; the directory is listed once.
-        self._known = {_slot(path.name.removeprefix(".")) for path in directory.iterdir()}
+        # What was begun, answered or not, by round and name; the directory is listed once.
+        self._known = {_slot(path.name) for path in directory.glob(".*.begun")}
+        self._made = Counter(name for _, name in self._known)
 
     def release(
         self,
@@ -48,7 +62,7 @@ class Gate:
 
         `event` is what the release costs, part of what the job has reserved. Raises
         `PolicyRefused` for a protection that is not allowed, `IntegrityError` for another
-        request under a name and round already answered.
+        request under a name and round already answered, or for more than the job has reserved.
         """
         if protection not in self._allowed:
             raise PolicyRefused(
@@ -63,16 +77,13 @@ class Gate:
             body = path.read_bytes()
         else:
             begun = self._begun(path)
-            if _slot(path.name) in self._known and not begun.exists():
-                raise IntegrityError(
-                    f"{name} of round {round} was already released for another request",
-                    field="request",
-                    value=asked,
-                )
-            cost = event.model_dump_json() if event is not None else ""
-            # Durable before the mechanism runs: what was begun can never come back.
-            write_durably(begun, cost.encode())
-            self._known.add(_slot(path.name))
+            if not begun.exists():
+                self._check_new(name, round, asked)
+                cost = event.model_dump_json() if event is not None else ""
+                # Durable before the mechanism runs: what was begun can never come back.
+                write_durably(begun, cost.encode())
+                self._known.add((round, name))
+                self._made[name] += 1
             body = produce()
             write_durably(path, body)
         self._ledger.record_egress(
@@ -86,6 +97,30 @@ class Gate:
             event=event,
         )
         return body
+
+    def _check_new(self, name: str, round: int, asked: str) -> None:
+        """Refuse a second request for one round, and a release that nothing was reserved for."""
+        if not 0 <= round <= LAST_ROUND:
+            raise IntegrityError(
+                f"round {round} is none that a job can have",
+                field="round",
+                value=round,
+                allowed=f"0 to {LAST_ROUND}",
+            )
+        if (round, name) in self._known:
+            raise IntegrityError(
+                f"{name} of round {round} was already released for another request",
+                field="request",
+                value=asked,
+            )
+        planned = self._planned.get(name, 0)
+        if self._made[name] >= planned:
+            raise IntegrityError(
+                f"{name} of round {round} is beyond the {planned} releases that were reserved",
+                field="round",
+                value=round,
+                allowed=planned,
+            )
 
     def begun(self) -> Event:
         """What the releases that were begun cost together, those that never left included."""
@@ -109,10 +144,10 @@ class Gate:
         return path.with_name(f".{path.name}.begun")
 
 
-def _slot(name: str) -> str:
-    """The round and name that a release's file name begins with."""
-    round, _, rest = name.partition("-")
-    return f"{round}-{rest.partition('-')[0]}"
+def _slot(name: str) -> tuple[int, str]:
+    """The round and name in the name of the file that says a release was begun."""
+    round, _, rest = name.removeprefix(".").partition("-")
+    return int(round), rest.partition("-")[0]
 
 
 def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:

@@ -114,7 +114,7 @@ def _markdown(
 def _metrics(metrics: dict[str, Any]) -> list[str]:
     if not metrics:
         return ["", "No metric was released."]
-    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    names = [name for name in ("accuracy", "log_loss", "auc") if name in metrics]
     lines = ["", "## Test metrics, as released", "", "| | " + " | ".join(names) + " |"]
     lines.append("|---|" + "--:|" * len(names))
     intervals = metrics.get("intervals", {})
@@ -131,7 +131,8 @@ def _metrics(metrics: dict[str, Any]) -> list[str]:
     for silo, own in metrics.get("silos", {}).items():
         row = " | ".join(cell(own, name, own.get("intervals", {})) for name in names)
         lines.append(f"| {silo} | {row} |")
-    lines += ["", "Intervals are 95 % for the stored test rows and cover the noise."]
+    if intervals:
+        lines += ["", "Intervals are 95 % for the stored test rows and cover the noise."]
     return lines
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from federation.membership import Membership
 from federation.release import Gate, write_durably
 from federation.spec import JobSpec, digest
 from federation.version import code_version
-from privacy.events import Event
+from privacy.events import NOTHING, Event
 from privacy.events import parse as parse_event
 from privacy.ledger import Ledger, Receipt, State, Stop
 from secure.errors import ExchangeClosed
@@ -180,7 +181,7 @@ class Silo:
             quote=quote,
             facts=facts,
             endpoint=endpoint,
-            gate=self._gate(job, allowed),
+            gate=self._gate(job, allowed, quote.releases),
             secret=(self._job(job) / "secret").read_bytes(),
             rows=rows,
             deadline=deadline,
@@ -224,8 +225,13 @@ class Silo:
     def _job(self, job: str) -> Path:
         return self._paths.jobs / job
 
-    def _gate(self, job: str, allowed: frozenset[str] = frozenset()) -> Gate:
-        return Gate(self.ledger, job, self._paths.releases / job, allowed)
+    def _gate(
+        self,
+        job: str,
+        allowed: frozenset[str] = frozenset(),
+        planned: Mapping[str, int] | None = None,
+    ) -> Gate:
+        return Gate(self.ledger, job, self._paths.releases / job, allowed, planned or {})
 
     def _keep(self, job: str, stop: Stop) -> None:
         write_durably(self._job(job) / "stop", stop.value.encode())
@@ -233,14 +239,19 @@ class Silo:
     def _executed(self, job: str, quote: PartyQuote) -> tuple[Stop, Event]:
         """Why the job ended here, and what it ran: all of it, or the releases it began.
 
-        Kept once found out: a settled job's releases are gone.
+        Nothing, where no row was ever read. Kept once found out: a settled job's releases are
+        gone.
         """
         kept = self._job(job) / "executed.json"
         if not kept.exists():
             said = self._job(job) / "stop"
             stop = Stop(said.read_text()) if said.exists() else Stop.OTHER_PARTY
             whole = stop in (Stop.COMPLETED, Stop.OWN_FAULT)
-            event = quote.event if whole else self._gate(job).begun()
+            charge = self.ledger.charge(job)
+            if charge is not None and charge.state is State.STARTED:
+                event: Event = NOTHING
+            else:
+                event = quote.event if whole else self._gate(job).begun()
             record = {"stop": stop.value, "event": event.model_dump(mode="json")}
             write_durably(kept, json.dumps(record).encode())
         record = json.loads(kept.read_bytes())

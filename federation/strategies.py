@@ -101,9 +101,11 @@ class _Server:
         """Take moments back."""
         self._memory = dict(state)
 
-    def _decayed(self, kind: str, name: str, change: Tensor, decay: float, share: float) -> Tensor:
+    def _decayed(
+        self, kind: str, name: str, change: Tensor, decay: float, share: float, first: float = 0.0
+    ) -> Tensor:
         key = f"{kind}.{name}"
-        old = self._memory.get(key, torch.zeros_like(change))
+        old = self._memory.get(key, torch.full_like(change, first))
         self._memory[key] = decay * old + share * change
         return self._memory[key]
 
@@ -123,7 +125,10 @@ class FedAvgM(_Server):
 
 
 class FedAdam(_Server):
-    """Adam on the server, without bias correction (Reddi et al. 2021, Algorithm 2)."""
+    """Adam on the server, without bias correction (Reddi et al. 2021, Algorithm 2).
+
+    The second moment starts at tau^2, the least that the algorithm allows.
+    """
 
     def __init__(self, learning_rate: float, betas: tuple[float, ...], tau: float) -> None:
         super().__init__(learning_rate)
@@ -132,5 +137,5 @@ class FedAdam(_Server):
 
     def _step(self, name: str, change: Tensor) -> Tensor:
         m = self._decayed("first", name, change, self._first, 1 - self._first)
-        v = self._decayed("second", name, change**2, self._second, 1 - self._second)
+        v = self._decayed("second", name, change**2, self._second, 1 - self._second, self._tau**2)
         return m / (v.sqrt() + self._tau)

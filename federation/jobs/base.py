@@ -64,7 +64,9 @@ class PartyFacts:
 class PartyQuote:
     """What a job will cost one silo: the event in the job's unit, and the plan that gives it.
 
-    `plan` holds the frozen numbers of the mechanism (noise multipliers, rates), plain JSON.
+    `plan` holds the frozen numbers of the mechanism (noise multipliers, rates), plain JSON;
+    `releases` how many releases of each name the event pays for: the silo's gate lets out no more,
+    whatever the coordinator asks.
     To tell what would fit, `family` gives the event at another noise multiplier and number of
     rounds, and `asking` the event of the same job with another epsilon (None: with this noise) and
     number of rounds; both are None where noise does not scale.
@@ -75,6 +77,7 @@ class PartyQuote:
     delta: float
     event: Event
     plan: Mapping[str, Any]
+    releases: Mapping[str, int]
     refundable: bool
     family: Callable[[float, int], Event] | None = field(default=None, compare=False, repr=False)
     asking: Callable[[float | None, int], Event] | None = field(
@@ -89,6 +92,7 @@ class PartyQuote:
             "delta": self.delta,
             "event": self.event.model_dump(mode="json"),
             "plan": dict(self.plan),
+            "releases": dict(self.releases),
         }
 
 

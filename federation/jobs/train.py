@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import msgpack
 from pydantic import model_validator
@@ -30,9 +30,6 @@ from federation.spec import AggregationSpec, EvaluationSpec, JobSpec, PrivacySpe
 from federation.training.specs import ModelSpec, StrategySpec
 from privacy.events import NOTHING, All, DiscreteGaussian, Event, Gaussian, Poisson, Repeat
 from privacy.ledger import Stop
-
-if TYPE_CHECKING:
-    pass
 
 
 class Spec(JobSpec):
@@ -187,9 +184,10 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         "local_steps": spec.strategy.local_steps,
         "evaluations": spec.evaluations if spec.evaluation.release == "dp" else 0,
     }
+    releases = {"update": spec.strategy.rounds, "evaluate": spec.evaluations}
     if spec.privacy.none:
         plan |= {"noise_multiplier": 0.0, "evaluation_noise": 0.0, "evaluations": 0}
-        return PartyQuote(party.silo, unit, delta, NOTHING, plan, refundable=True)
+        return PartyQuote(party.silo, unit, delta, NOTHING, plan, releases, refundable=True)
 
     from federation.training.noise import calibrated
 
@@ -214,6 +212,7 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         delta,
         family(sigma, spec.strategy.rounds),
         plan,
+        releases,
         refundable=True,
         family=family,
         asking=asking,

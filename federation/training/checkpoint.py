@@ -82,8 +82,10 @@ class Checkpoint:
         if self.round > self.first_averaged:
             self.averaged += 1
             for name, value in self.state.items():
-                old = self.average.get(name, torch.zeros_like(value))
-                self.average[name] = old + (value - old) / self.averaged
+                old = self.average.get(name, value)
+                self.average[name] = (
+                    old + (value - old) / self.averaged if value.is_floating_point() else value
+                )
 
     def evaluated(self, metrics: dict[str, Any]) -> None:
         """Take the released metrics of the present round."""

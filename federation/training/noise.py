@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from federation.errors import BadInput
 from privacy.accounting import calibrate, pld
-from privacy.events import Event
+from privacy.events import Event, Relation, Unit
 from privacy.ledger import AccountTerms
 from privacy.ledger.filters import open_filter
+from privacy.mechanisms.plan import DpSgdPlan
 
 if TYPE_CHECKING:
     from federation.jobs.base import AccountFacts, PartyFacts
@@ -30,6 +32,9 @@ def calibrated(
     privacy = spec.privacy
     evaluations: int = plan["evaluations"]
     rounds = spec.strategy.rounds
+    _check(spec, party, plan)
+    # Who is exchanged leaves one count and enters another: two moves.
+    moves = 2 if account.relation is Relation.REPLACE else 1
     if privacy.noise_multiplier is not None:
         sigma = privacy.noise_multiplier
         if not evaluations:
@@ -39,13 +44,13 @@ def calibrated(
         )
         share = spec.evaluation.share
         noise = calibrate.gaussian_sigma(training, account.delta)
-        return sigma, noise * (evaluations * (1 - share) / share) ** 0.5
+        return sigma, noise * (moves * evaluations * (1 - share) / share) ** 0.5
 
     epsilon = privacy.epsilon
     if epsilon is None:
         raise ValueError("a job without privacy has no noise to calibrate")
     noise = calibrate.gaussian_sigma(epsilon, account.delta)
-    evaluation = noise * (evaluations / spec.evaluation.share) ** 0.5
+    evaluation = noise * (moves * evaluations / spec.evaluation.share) ** 0.5
 
     def build(sigma: float) -> Event:
         return job_event(plan, sigma, evaluation, rounds, evaluations)
@@ -57,6 +62,28 @@ def calibrated(
             build, epsilon=epsilon, delta=account.delta, relation=account.relation
         )
     return sigma, evaluation
+
+
+def _check(spec: Spec, party: PartyFacts, plan: Mapping[str, Any]) -> None:
+    """Refuse, before anything is charged, what the mechanism would refuse with the rows in hand."""
+    subject = party.dataset.subject
+    if spec.privacy.unit is Unit.SUBJECT and subject is None:
+        raise BadInput(
+            f"privacy.unit: data set {party.dataset.name} has no subject column, so nobody can "
+            "tell whose the rows are",
+            field="privacy.unit",
+            value=spec.privacy.unit.value,
+            allowed=[Unit.RECORD.value],
+        )
+    DpSgdPlan(
+        unit=spec.privacy.unit,
+        rate=plan["rate"],
+        noise_multiplier=1.0,
+        clip=plan["clip"],
+        denominator=plan["denominator"],
+        steps=spec.strategy.rounds * spec.strategy.local_steps,
+        rows_per_subject=subject.max_rows if subject else 1,
+    )
 
 
 def _admits_alone(account: AccountFacts, epsilon: float) -> Callable[[Event], bool]:

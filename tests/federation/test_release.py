@@ -46,7 +46,7 @@ def ledger(tmp_path):
 
 
 def gate(ledger, tmp_path):
-    return Gate(ledger, "job-1", tmp_path / "releases", {"dp"})
+    return Gate(ledger, "job-1", tmp_path / "releases", {"dp"}, {"update": 3})
 
 
 def release(gate, made, request=b"request", protection="dp", round=0):
@@ -87,7 +87,7 @@ def test_a_crash_between_storing_and_logging_is_logged_on_repeat(ledger, tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        release(Gate(Dying(), "job-1", tmp_path / "releases", {"dp"}), made)
+        release(Gate(Dying(), "job-1", tmp_path / "releases", {"dp"}, {"update": 3}), made)
     assert egress(ledger) == []
     release(gate(ledger, tmp_path), made)
     assert made == [1] and len(egress(ledger)) == 1
@@ -111,3 +111,28 @@ def test_what_was_begun_counts_even_if_it_never_left(ledger, tmp_path):
     with pytest.raises(RuntimeError):
         there.release("update", 1, request=b"r", protection="dp", event=EVENT, produce=fails)
     assert there.begun() == All(of=(Repeat(times=2, of=EVENT),))
+
+
+def test_no_more_is_released_than_was_reserved(ledger, tmp_path):
+    made = []
+    for round in range(3):
+        release(gate(ledger, tmp_path), made, round=round)
+    opened = gate(ledger, tmp_path)
+    for round in (3, 999_999, 10**9, -1):
+        with pytest.raises(IntegrityError) as caught:
+            release(opened, made, round=round)
+        assert caught.value.field == "round"
+    assert len(made) == 3
+    assert release(opened, made, round=2) == bytes([3])  # what was released is told again
+
+
+def test_a_release_that_no_quote_names_is_refused(ledger, tmp_path):
+    opened = Gate(ledger, "job-1", tmp_path / "releases", {"dp"}, {"evaluate": 1})
+    with pytest.raises(IntegrityError):
+        release(opened, [])
+
+
+def test_a_write_that_a_crash_cut_short_stands_in_nobodys_way(ledger, tmp_path):
+    gate(ledger, tmp_path)
+    (tmp_path / "releases" / "..000000-update-abc.begun.partial").write_bytes(b"")
+    assert release(gate(ledger, tmp_path), made := []) == b"\x01" and made == [1]

@@ -160,7 +160,8 @@ def kill_at_random(place: Any, times: int) -> None:
         here, there = FORK.Pipe(duplex=False)
         process = forked(work, place, seed, there)
         there.close()
-        time.sleep(numbers.uniform(0.05, 0.25))
+        here.poll(30)  # it is at work: a slow machine kills no later than a fast one
+        time.sleep(numbers.uniform(0.0, 0.2))
         os.kill(process.pid, signal.SIGKILL)
         process.join(30)
         while here.poll():
