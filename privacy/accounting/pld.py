@@ -60,9 +60,9 @@ def epsilon(
 def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_REMOVE) -> float:
     """Return the upper bound by which jobs are calibrated and quoted: `epsilon` on a grid to suit.
 
-    Where every part has an epsilon of its own, their sum is another upper bound and the grid adds
-    nothing to it; the smaller of the two is the price. The grid follows from the event alone (its RDP bound tells the size of the result), so that
-    the same event always has the same price.
+    The grid follows from the event alone (its RDP bound tells the size of the result), so that
+    the same event always has the same price. Where every part has an epsilon of its own, their
+    sum is another upper bound, and the smaller of the two is the price.
     """
     try:
         about = rdp.epsilon(event, delta, relation, rdp.WHOLE_ORDERS)
