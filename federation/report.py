@@ -95,6 +95,8 @@ def _markdown(
     if "budget" in plots:
         lines += ["", f"![Budget before and after]({plots['budget']})"]
     lines += _metrics(outcome.get("metrics", {}))
+    if "metrics" in plots:
+        lines += ["", f"![Released metrics by silo]({plots['metrics']})"]
     if "curve" in plots:
         lines += ["", f"![Released metrics by round]({plots['curve']})"]
     lines += [
