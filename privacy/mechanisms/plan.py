@@ -16,7 +16,9 @@ within C. Rows are float32; norm, scaling and sum are float64, with unit roundof
 model of d parameters and a batch of B rows: the computed norm is off by at most a factor
 1 + (d + 2) u, scaling by 1 + 2 u, and the sum of B vectors of norm at most C by B^2 u C, in either
 of the two data sets that are compared. Together at most (d + 4 + 2 B^2) u relative to C, which is
-below 1e-5 for d up to 1e9 and B up to 2e5; a plan beyond either is refused.
+below 1e-5 for d up to 1e9 and B up to 2e5; a plan beyond either is refused. What this does
+not prove is that a row's float32 gradient is the same to the last bit whatever is computed beside
+it: `BESIDE` in dp_sgd arranges it as far as a matrix library lets itself be arranged.
 """
 
 LARGEST_BATCH = 100_000

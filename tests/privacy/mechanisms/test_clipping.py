@@ -1,0 +1,259 @@
+"""Clipping: against autograd one row at a time, against Opacus, and against hostile rows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from privacy.errors import UnsafeModel
+from privacy.events import Unit
+from privacy.mechanisms import dp_sgd
+from privacy.mechanisms.dp_sgd import DpSgd, check_model
+from privacy.mechanisms.plan import DpSgdPlan
+from privacy.mechanisms.randomness import StepSource
+
+CLASSES = 3
+
+
+def plan(**changes: Any) -> DpSgdPlan:
+    base = {
+        "unit": Unit.RECORD,
+        "rate": 1.0,
+        "noise_multiplier": 1.0,
+        "clip": 1.0,
+        "denominator": 10.0,
+        "steps": 1,
+    }
+    return DpSgdPlan(**base | changes)
+
+
+def logistic() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Tanh(), nn.Linear(9, CLASSES))
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8)),
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, CLASSES),
+    )
+
+
+MODELS = [logistic, mlp, cnn]
+
+
+def made(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(7)
+    return build()
+
+
+def rows(n: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    numbers = torch.Generator().manual_seed(seed)
+    return (
+        scale * torch.randn(n, 8, 8, generator=numbers),
+        torch.randint(0, CLASSES, (n,), generator=numbers),
+    )
+
+
+def ones(n: int) -> Tensor:
+    return torch.ones(n, dtype=torch.float64)
+
+
+def by_hand(model: nn.Module, features: Tensor, labels: Tensor, bound: float) -> Tensor:
+    """Sum of clipped gradients, one backward pass of plain autograd per row."""
+    total = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
+    for x, y in zip(features, labels, strict=True):
+        loss = cross_entropy(model(x[None]), y[None])
+        gradient = torch.cat(
+            [g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))]
+        ).double()
+        total += gradient * min(1.0, bound / float(gradient.norm()))
+    return total
+
+
+def by_opacus(model: nn.Module, features: Tensor, labels: Tensor, bound: float) -> Tensor:
+    """Opacus' own clipped sum, as its optimizer makes it before it adds noise."""
+    hooked = GradSampleModule(model, loss_reduction="sum")
+    optimizer = DPOptimizer(
+        torch.optim.SGD(hooked.parameters(), lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=bound,
+        expected_batch_size=1,
+        loss_reduction="sum",
+    )
+    cross_entropy(hooked(features), labels, reduction="sum").backward()
+    optimizer.clip_and_accumulate()
+    return torch.cat([p.summed_grad.reshape(-1) for p in hooked.parameters()]).double()
+
+
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("clip", [0.05, 1.0, 100.0])
+def test_the_clipped_sum_is_that_of_autograd_and_of_opacus(
+    build: Callable[[], nn.Module], clip: float
+) -> None:
+    features, labels = rows(23)
+    theirs, reference = copy.deepcopy(made(build)), copy.deepcopy(made(build))
+    mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
+    ours = mechanism.clipped_sum(features, labels, ones(23))
+    bound = clip * (1 - 1e-5)
+    assert ours.dtype == torch.float64
+    for other in (
+        by_hand(reference, features, labels, bound),
+        by_opacus(theirs, features, labels, bound),
+    ):
+        assert float((ours - other).norm() / other.norm()) < 3e-6 / min(clip, 1.0)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_row_below_the_clip_keeps_its_gradient_and_one_above_its_direction(
+    build: Callable[[], nn.Module],
+) -> None:
+    features, labels = rows(1)
+    whole = by_hand(made(build), features, labels, float("inf"))
+    for clip in (float(whole.norm()) * 2, float(whole.norm()) / 2):
+        mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
+        ours = mechanism.clipped_sum(features, labels, ones(1))
+        expected = whole if clip > whole.norm() else whole / whole.norm() * clip * (1 - 1e-5)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("bad", [1e10, 1e30, 3e38, float("inf"), float("-inf"), float("nan")])
+def test_no_row_counts_for_more_than_the_clip_and_none_spoils_another(
+    build: Callable[[], nn.Module], bad: float
+) -> None:
+    features, labels = rows(6)
+    mechanism = DpSgd(made(build), cross_entropy, plan(clip=0.5), learning_rate=1.0)
+    kept = mechanism.clipped_sum(features, labels, ones(6))
+    for place in (0, 3, 6):
+        worse = torch.cat([features[:place], torch.full((1, 8, 8), bad), features[place:]])
+        more = torch.cat([labels[:place], torch.tensor([1]), labels[place:]])
+        total = mechanism.clipped_sum(worse, more, ones(7))
+        assert torch.isfinite(total).all()
+        assert float((total - kept).norm()) <= 0.5
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_rows_part_does_not_depend_on_what_is_computed_beside_it(
+    build: Callable[[], nn.Module],
+) -> None:
+    """Unless rows are filled up to eights, rounding moves parts by up to 1e-4 of the clip."""
+    features, labels = rows(33, 1000.0)
+    mechanism = DpSgd(made(build), cross_entropy, plan(), learning_rate=1.0)
+    alone = [mechanism.clipped_sum(features[[i]], labels[[i]], ones(1)) for i in range(33)]
+    for n in (2, 3, 4, 5, 8, 9, 16, 31, 33):
+        for place in (0, n // 2, n - 1):
+            only = torch.zeros(n, dtype=torch.float64)
+            only[place] = 1.0
+            among = mechanism.clipped_sum(features[:n], labels[:n], only)
+            assert float((among - alone[place]).norm()) < 2e-7
+
+
+def linear_loss(outputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
+    """The output itself: the gradient of a bias-free linear model is the row."""
+    return outputs.sum() if reduction == "sum" else outputs.sum(dim=1)
+
+
+@pytest.mark.parametrize("size", [1e-30, 0.5, 1.0, 1e10, 1e30, 3e38])
+def test_a_gradient_of_any_finite_size_is_clipped_in_its_direction(size: float) -> None:
+    mechanism = DpSgd(nn.Linear(4, 1, bias=False), linear_loss, plan(), learning_rate=1.0)
+    row = torch.tensor([[size, size, 0.0, 0.0]])
+    total = mechanism.clipped_sum(row, torch.zeros(1, dtype=torch.int64), ones(1))
+    exact = np.array([size, size, 0, 0]) * min(1.0, (1 - 1e-5) / (size * 2**0.5))
+    np.testing.assert_allclose(total.numpy(), exact, rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 7),
+    exponent=st.floats(-3, 3),
+    seed=st.integers(0, 10**6),
+    clip=st.floats(1e-3, 1e3),
+    place=st.integers(0, 6),
+    build=st.sampled_from(MODELS),
+)
+def test_one_row_more_or_less_moves_the_sum_by_at_most_the_clip(
+    n: int, exponent: float, seed: int, clip: float, place: int, build: Callable[[], nn.Module]
+) -> None:
+    features, labels = rows(n, 10**exponent, seed)
+    mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
+    with_it = mechanism.clipped_sum(features, labels, ones(n))
+    stays = torch.arange(n) != place % n
+    without = torch.zeros_like(with_it)
+    if stays.any():
+        without = mechanism.clipped_sum(features[stays], labels[stays], ones(n - 1))
+    assert float((with_it - without).norm()) <= clip
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_batch_cut_into_small_ones_gives_the_same_step(
+    build: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = rows(17)
+    states = []
+    for floats in (1 << 25, 1, 5 * 600):  # all at once, row by row, a few at a time
+        monkeypatch.setattr(dp_sgd, "MICRO_BATCH_FLOATS", floats)
+        mechanism = DpSgd(made(build), cross_entropy, plan(), learning_rate=1.0)
+        source = StepSource(b"s" * 32, "train", 1)
+        mechanism.step(features.numpy(), labels.numpy(), None, source)
+        states.append(mechanism.state())
+    for name, value in states[0].items():
+        for other in states[1:]:
+            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.BatchNorm1d(4), "model"),
+        (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), "1"),
+        (nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))), "0.1"),
+        (nn.Sequential(nn.BatchNorm3d(4, track_running_stats=False)), "0"),
+        (nn.Sequential(nn.SyncBatchNorm(4)), "0"),
+        (nn.Sequential(nn.LazyBatchNorm2d()), "0"),
+        (nn.Sequential(nn.InstanceNorm2d(4, track_running_stats=True)), "0"),
+        (nn.Sequential(nn.BatchNorm1d(4).eval().requires_grad_(False)), "0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_module_in_which_rows_meet_is_refused_by_name(module: nn.Module, name: str) -> None:
+    for refusal in (
+        lambda: check_model(module),
+        lambda: DpSgd(module, cross_entropy, plan(), learning_rate=1.0),
+    ):
+        with pytest.raises(UnsafeModel, match=f"module {name} is a ") as caught:
+            refusal()
+        assert caught.value.field == name and "GroupNorm" in caught.value.allowed
+
+
+def test_a_module_without_per_sample_gradients_is_refused() -> None:
+    with pytest.raises(UnsafeModel, match="per-sample gradients"):
+        check_model(nn.Sequential(nn.LSTM(4, 4)))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4), nn.Embedding(5, 4), cnn(), mlp()],
+    ids=lambda module: type(module).__name__,
+)
+def test_normalisation_within_a_row_is_welcome(module: nn.Module) -> None:
+    check_model(nn.Sequential(module))
