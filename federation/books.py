@@ -11,7 +11,7 @@ from typing import Any
 from federation.errors import BadInput, NotFound
 from federation.home import Home
 from federation.spec import JobSpec
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, Receipt
 from privacy.ledger.mirror import Mirror
 from secure.keys import SigningKey, verify
 
@@ -152,6 +152,31 @@ def verification(home: Home, silo: str | None) -> dict[str, Any]:
         "entries": sum(line["entries"] for line in lines),
         "first_bad": first_bad,
         "ledgers": lines,
+    }
+
+
+def recovered(home: Home, silo: str, export: Path | None) -> dict[str, Any]:
+    """Bring one silo's ledger up to what the coordinator's mirror, and an export, know of it.
+
+    What neither holds is lost: then every account of the ledger is closed for good.
+    """
+    with open_mirror(home) as mirror:
+        receipts = {receipt.hash: receipt for receipt in mirror.receipts(silo=silo)}
+    for number, line in enumerate(export.read_text().splitlines() if export else [], start=1):
+        try:
+            receipt = Receipt.read(json.loads(line))
+        except ValueError:
+            raise BadInput(
+                f"{export}: line {number} is no ledger entry", field="export", value=number
+            ) from None
+        receipts[receipt.hash] = receipt
+    with opened(home, silo) as ledgers:
+        done = ledgers[silo].recover(receipts.values())
+    return {
+        "silo": silo,
+        "replayed": done.replayed,
+        "lost": [{"entry": head.seq, "hash": head.hash} for head in done.lost],
+        "breached": [f"{silo}/{account}" for account in done.breached],
     }
 
 

@@ -28,7 +28,7 @@ from federation.spec import JobSpec, digest
 from federation.version import code_version
 from privacy.events import NOTHING, Event
 from privacy.events import parse as parse_event
-from privacy.ledger import Ledger, Receipt, State, Stop
+from privacy.ledger import ChargeState, Ledger, Receipt, State, Stop
 from secure.errors import ExchangeClosed
 from secure.exchange.base import Endpoint
 from secure.keys import SigningKey, verify
@@ -186,10 +186,13 @@ class Silo:
             rows=rows,
             deadline=deadline,
         )
+        (self._job(job) / "stop").unlink(missing_ok=True)
         try:
             stop = jobs.kind(spec.kind).participate(context)
         except ExchangeClosed:
-            return  # the coordinator went away: the charge stands, a resume goes on with it
+            # The coordinator went away: the charge stands, and a resume goes on with it.
+            self._keep(job, Stop.OTHER_PARTY)
+            return
         except Exception as error:
             self._log(job, error)
             self._keep(job, Stop.OWN_FAULT)
@@ -203,11 +206,13 @@ class Silo:
         """Settle what was run, destroy the job's secret, and drop its stored releases."""
         facts, quote = self.quote(_parse_spec(self._manifest(job)["body"]["spec"]))
         stop, event = self._executed(job, quote)
-        charge = self.ledger.charge(job)
-        reserved = set(charge.lines) if charge else set()
-        ran = pricing.account_events(event, quote.unit, facts)
-        executed = {account: ran[account] for account in reserved}
-        receipt = self.ledger.settle(job, executed=executed, stop=stop)
+        charge = self._charge(job)
+        if charge.state is State.FORFEITED:  # by its owner, or after a restored backup
+            receipt = self.ledger.forfeit(job)
+        else:
+            ran = pricing.account_events(event, quote.unit, facts)
+            executed = {account: ran[account] for account in charge.lines}
+            receipt = self.ledger.settle(job, executed=executed, stop=stop)
         secret = self._job(job) / "secret"
         if secret.exists():
             with secret.open("r+b") as file:
@@ -239,19 +244,21 @@ class Silo:
     def _executed(self, job: str, quote: PartyQuote) -> tuple[Stop, Event]:
         """Why the job ended here, and what it ran: all of it, or the releases it began.
 
-        Nothing, where no row was ever read. Kept once found out: a settled job's releases are
-        gone.
+        Nothing, where no row was ever read. A silo that left no word of why it ended died at its
+        work, perhaps of what it read. Once the charge is settled what was kept then holds: the
+        releases are gone.
         """
         kept = self._job(job) / "executed.json"
-        if not kept.exists():
+        state = self._charge(job).state
+        if state in (State.STARTED, State.READ) or not kept.exists():
             said = self._job(job) / "stop"
-            stop = Stop(said.read_text()) if said.exists() else Stop.OTHER_PARTY
-            whole = stop in (Stop.COMPLETED, Stop.OWN_FAULT)
-            charge = self.ledger.charge(job)
-            if charge is not None and charge.state is State.STARTED:
+            stop = Stop(said.read_text()) if said.exists() else Stop.OWN_FAULT
+            if state is State.STARTED:
                 event: Event = NOTHING
+            elif stop in (Stop.COMPLETED, Stop.OWN_FAULT):
+                event = quote.event
             else:
-                event = quote.event if whole else self._gate(job).begun()
+                event = self._gate(job).begun()
             record = {"stop": stop.value, "event": event.model_dump(mode="json")}
             write_durably(kept, json.dumps(record).encode())
         record = json.loads(kept.read_bytes())
@@ -264,13 +271,20 @@ class Silo:
         text = "".join(traceback.format_exception(error))
         write_durably(self._job(job) / "fault.log", text.encode())
 
+    def _charge(self, job: str) -> ChargeState:
+        charge = self.ledger.charge(job)
+        if charge is None:
+            raise self._unknown(job)
+        return charge
+
+    def _unknown(self, job: str) -> NotFound:
+        return NotFound(f"silo {self.name} has no reservation of job {job}", field="job", value=job)
+
     def _manifest(self, job: str) -> dict[str, Any]:
         try:
             manifest: dict[str, Any] = json.loads((self._job(job) / "manifest.json").read_bytes())
         except FileNotFoundError:
-            raise NotFound(
-                f"silo {self.name} has no reservation of job {job}", field="job", value=job
-            ) from None
+            raise self._unknown(job) from None
         return manifest
 
     def _read_manifest(self, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`tacit ledger ...`: verify the chains, export them, anchor their heads elsewhere."""
+"""`tacit ledger ...`: verify the chains, export them, anchor their heads, recover a backup."""
 
 from __future__ import annotations
 
@@ -63,12 +63,29 @@ def anchor(
         out.result(document, lambda screen: screen.print("\n".join(files), soft_wrap=True))
 
 
+def recover(
+    silo: Annotated[str, typer.Argument(help="Whose ledger.", show_default=False)],
+    export_file: Annotated[
+        Path | None, typer.Option("--from", help="Entries that tacit ledger export wrote.")
+    ] = None,
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """After a backup was restored: replay what others hold, and close what cannot be replayed."""
+    with reporting(json) as out:
+        from federation.books import recovered
+
+        document = recovered(find_home(home), silo, export_file)
+        out.result(document, lambda screen: _show_recovery(document, screen))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     group = typer.Typer(help="The chains behind the budgets.", no_args_is_help=True)
     group.command()(verify)
     group.command()(export)
     group.command()(anchor)
+    group.command()(recover)
     app.add_typer(group, name="ledger")
 
 
@@ -81,3 +98,13 @@ def _show(document: dict[str, Any], screen: Console) -> None:
     bad = document["first_bad"]
     if bad:
         screen.print(f"First bad entry: {bad['silo']} {bad['seq']}: {bad['reason']}", markup=False)
+
+
+def _show_recovery(document: dict[str, Any], screen: Console) -> None:
+    screen.print(f"{document['silo']}: {document['replayed']} entries appended again")
+    if document["lost"]:
+        screen.print(
+            f"{len(document['lost'])} known entries are lost, so these accounts are closed and "
+            f"admit nothing more: {', '.join(document['breached'])}",
+            soft_wrap=True,
+        )

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from tests_jobs_here import drive, spec
 
-from federation.books import open_ledger, verification
+from federation import lifecycle
+from federation.books import open_ledger, open_mirror, verification
+from federation.embedded import Embedded
 from federation.home import Home
 from federation.record import Job
 from privacy.events import Unit
-from privacy.ledger import State
+from privacy.ledger import State, Stop
 
 KILLED = Path(__file__).with_name("killed.py")
 
@@ -59,6 +61,12 @@ def ledger_state(home: Home, job: str) -> dict[str, Any]:
     return state
 
 
+def kill(home: Home, job: Job, point: str, times: int) -> None:
+    asked = [sys.executable, KILLED, home.root, job.id, point, str(times)]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 @pytest.fixture(scope="module")
 def price() -> dict[str, Any]:
     """What an undisturbed run leaves; filled by the first test that needs it."""
@@ -80,13 +88,7 @@ def test_killed_and_resumed(home: Home, price: dict[str, Any], point: str, times
             price[silo] = line["used"]
     base = {silo: line["used"] for silo, line in _used(home).items()}
     job = Job.create(home, spec(**SMALL))
-    done = subprocess.run(
-        [sys.executable, KILLED, home.root, job.id, point, str(times)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill(home, job, point, times)
     assert Job(home, job.id).shown_status() in ("interrupted", "completed")
     result = drive(home, Job(home, job.id))
     assert result["status"] == "completed"
@@ -110,3 +112,40 @@ def _used(home: Home) -> dict[str, dict[str, float]]:
         lines[silo] = {"used": ledger.account("breast-cancer", Unit.RECORD).used}
         ledger.close()
     return lines
+
+
+def cancel(home: Home, job: Job) -> None:
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        lifecycle.cancel(job, parties, mirror)
+
+
+def test_a_silo_that_died_at_its_work_gets_nothing_back_when_the_job_is_cancelled(
+    home: Home,
+) -> None:
+    """What killed it may have been what it read; only a stop by somebody else refunds."""
+    with Embedded(home) as parties:
+        quoted = lifecycle.quote(spec(**SMALL), parties)["silos"]
+    job = Job.create(home, spec(**SMALL))
+    kill(home, job, "federation.training.trainer:Trainer.train:after", 2)
+    cancel(home, Job(home, job.id))
+    after = ledger_state(home, job.id)
+    assert all(line["state"] is State.SETTLED for line in after.values())
+    whole = [s for s, line in after.items() if line["used"] == pytest.approx(quoted[s]["charge"])]
+    nothing = [s for s, line in after.items() if line["used"] == 0]  # had not read a row yet
+    assert sorted(whole + nothing) == sorted(after) and len(whole) >= 2
+
+
+def test_a_job_that_was_half_cancelled_and_then_resumed_is_charged_for_all_it_ran(
+    home: Home,
+) -> None:
+    with Embedded(home) as parties:
+        quoted = lifecycle.quote(spec(**SMALL), parties)["silos"]
+    job = Job.create(home, spec(**SMALL))
+    kill(home, job, "federation.training.checkpoint:Checkpoint.save:after", 1)
+    with Embedded(home) as parties:  # a cancellation that dies after it found out what was run
+        silo = parties._silos["silo-1"]
+        silo._keep(job.id, Stop.OTHER_PARTY)
+        silo._executed(job.id, silo.quote(job.spec)[1])
+    assert drive(home, Job(home, job.id))["status"] == "completed"
+    for name, line in ledger_state(home, job.id).items():
+        assert line["used"] == pytest.approx(quoted[name]["charge"], rel=1e-6)
