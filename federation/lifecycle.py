@@ -27,6 +27,7 @@ from privacy.errors import Refused
 from privacy.events import Unit
 from privacy.ledger import Receipt
 from privacy.ledger.mirror import Mirror
+from secure.errors import SecureError
 from secure.exchange.base import Endpoint
 from secure.keys import SigningKey
 
@@ -194,7 +195,7 @@ def coordinate(
                     deadline=deadline,
                 )
             )
-    except JobFailed as error:
+    except (JobFailed, SecureError) as error:
         job.save("failure", {"message": error.message, "code": error.code})
         job.update("stopped", error=error)
         return

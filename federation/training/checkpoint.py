@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from federation.errors import JobFailed
 from federation.models import build_model
 from federation.predict import describe
 from federation.release import write_durably
 from federation.strategies import State, Strategy, make_strategy
+from secure.errors import BadMessage
 
 if TYPE_CHECKING:
     from federation.jobs.base import CoordinatorContext
@@ -76,7 +79,7 @@ class Checkpoint:
         for silo, body in answers.items():
             units = context.facts[silo].sizes.units(spec.privacy.unit)
             weight = float(units) if spec.strategy.weighting == "size" else 1.0
-            updates.append((weight, _expected(load(body), self.state, silo)))
+            updates.append((weight, _expected(body, self.state, silo)))
         self.state = self.strategy.aggregate(self.state, updates)
         self.round += 1
         if self.round > self.first_averaged:
@@ -144,14 +147,22 @@ class Checkpoint:
         self.strategy.load_state_dict(part("strategy."))
 
 
-def _expected(update: State, like: State, silo: str) -> State:
-    """Check a silo's update against the model's names, shapes and types."""
-    from secure.errors import BadMessage
-
+def _expected(body: bytes, like: State, silo: str) -> State:
+    """Read a silo's update; check it against the model's names, shapes and types."""
+    try:
+        update: State = load(body)
+    except SafetensorError:
+        raise BadMessage(f"the update of {silo} is no safetensors file", field="update") from None
     for name, value in like.items():
         got = update.get(name)
         if got is None or got.shape != value.shape or got.dtype != value.dtype:
             raise BadMessage(f"the update of {silo} does not fit the model at {name}", field=name)
-    if set(update) != set(like) or not all(torch.isfinite(v).all() for v in update.values()):
-        raise BadMessage(f"the update of {silo} has other names or values that are not finite")
+    if set(update) != set(like):
+        raise BadMessage(f"the update of {silo} has names that the model has not", field="update")
+    if not all(torch.isfinite(value).all() for value in update.values()):
+        raise JobFailed(
+            f"the model diverged at {silo}: its update holds values that are not finite; a smaller "
+            "learning_rate or clip keeps steps smaller",
+            field="strategy.learning_rate",
+        )
     return update

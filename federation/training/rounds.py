@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import numpy as np
 
-from federation.evaluation import metrics_from_histogram
+from federation.evaluation import Counts, metrics_from_histogram
 from secure.errors import BadMessage
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ def evaluate(context: CoordinatorContext, checkpoint: Checkpoint) -> dict[str, A
     binary = dataset.n_classes == 2
     histograms, noises = {}, {}
     for silo, body in answers.items():
-        histogram = np.asarray(msgpack.unpackb(body))
-        if histogram.shape != (2, context.spec.evaluation.columns) or histogram.dtype.kind != "i":
-            raise BadMessage(f"the histogram of {silo} has another shape or type", field="evaluate")
-        histograms[silo] = histogram
+        histograms[silo] = _expected(body, (2, context.spec.evaluation.columns), silo)
         noises[silo] = float(context.quotes[silo].plan["evaluation_noise"])
     total = np.sum(list(histograms.values()), axis=0)
     noise = sum(value**2 for value in noises.values()) ** 0.5
@@ -35,3 +32,14 @@ def evaluate(context: CoordinatorContext, checkpoint: Checkpoint) -> dict[str, A
         for silo, h in histograms.items()
     }
     return metrics | {"silos": own}
+
+
+def _expected(body: bytes, shape: tuple[int, int], silo: str) -> Counts:
+    """Read a silo's histogram; check it against the shape that the spec gives it."""
+    try:
+        histogram = np.asarray(msgpack.unpackb(body))
+    except (ValueError, msgpack.exceptions.UnpackException):
+        histogram = np.empty(0)
+    if histogram.shape != shape or histogram.dtype.kind != "i":
+        raise BadMessage(f"the histogram of {silo} has another shape or type", field="evaluate")
+    return histogram

@@ -257,3 +257,26 @@ def test_an_unsafe_model_is_named_before_anything_is_charged(home: Home, tmp_pat
     finally:
         sys.path.remove(str(package))
         sys.modules.pop("normed", None)
+
+
+def test_a_model_that_diverges_ends_the_job_and_says_so(home: Home) -> None:
+    strategy = {"rounds": 4, "local_steps": 2, "batch_size": 32, "learning_rate": 1e41}
+    result = run(home, strategy=strategy)
+    assert result["status"] == "failed" and "diverged" in result["error"]["message"]
+    for silo in home.silo_names():
+        assert charge(home, silo, result["job_id"]).state is State.SETTLED
+        assert account(home, silo).used > 0
+
+
+@pytest.mark.parametrize("answer", [b"garbage", b"\xc1", b""])
+def test_an_answer_that_makes_no_sense_ends_the_job(
+    home: Home, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    from federation.training.trainer import Trainer
+
+    verb = "evaluate" if answer == b"\xc1" else "train"
+    honest = getattr(Trainer, verb)
+    monkeypatch.setattr(Trainer, verb, lambda *args: honest(*args) and answer)
+    result = run(home)
+    assert result["status"] == "failed" and result["error"]["code"] == "SECURE-002"
+    assert Job(home, result["job_id"]).shown_status() == "failed"
