@@ -260,8 +260,8 @@ def test_an_unsafe_model_is_named_before_anything_is_charged(home: Home, tmp_pat
 
 
 def test_a_model_that_diverges_ends_the_job_and_says_so(home: Home) -> None:
-    strategy = {"rounds": 4, "local_steps": 2, "batch_size": 32, "learning_rate": 1e41}
-    result = run(home, strategy=strategy)
+    strategy = {"rounds": 4, "local_steps": 2, "batch_size": 32, "learning_rate": 1e38}
+    result = run(home, strategy=strategy, privacy={"noise_multiplier": 1.5, "clip": 1e4})
     assert result["status"] == "failed" and "diverged" in result["error"]["message"]
     for silo in home.silo_names():
         assert charge(home, silo, result["job_id"]).state is State.SETTLED
