@@ -18,20 +18,24 @@ setup: $(READY) ## make .venv and install everything from the lock
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "Tacit needs CPython 3.11; PYTHON=/path/to/python3.11 make ..." >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check \
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): PyTorch first, then the rest. Once, a few minutes."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check \
 	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch==2.13.0'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# $(call show,WHAT,COMMAND): say what comes, show the command, run it.
+show = @printf '\n== %s\n$$ %s\n\n' "$(1)" "$(2)"; $(2)
 
 demo: $(READY) ## four silos train one model under differential privacy
 	@rm -rf demo
-	@$(BIN)/tacit init $(DEMO) --example breast-cancer --silos 4
-	@$(BIN)/tacit quote examples/breast-cancer.yaml --home $(DEMO)
-	@$(BIN)/tacit run examples/breast-cancer.yaml --home $(DEMO)
-	@$(BIN)/tacit budget show --home $(DEMO)
-	@$(BIN)/tacit ledger verify --home $(DEMO)
-	@echo "Dashboard  $(BIN)/tacit dashboard --home $(DEMO)"
+	$(call show,Four silos: each its own rows and key and ledger,$(BIN)/tacit init $(DEMO) --example breast-cancer --silos 4)
+	$(call show,The price of a job: no row is read and nothing is charged,$(BIN)/tacit quote examples/breast-cancer.yaml --home $(DEMO))
+	$(call show,The job: every ledger admits it before a row is read,$(BIN)/tacit run examples/breast-cancer.yaml --home $(DEMO))
+	$(call show,What each silo allows and what is left,$(BIN)/tacit budget show --home $(DEMO))
+	$(call show,Whether the books are whole,$(BIN)/tacit ledger verify --home $(DEMO))
+	@printf '\n== To look around\n$$ %s\n' "$(BIN)/tacit dashboard --home $(DEMO)"
 
 check: lint types imports ## ruff, mypy --strict, import-linter
 

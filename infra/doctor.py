@@ -1,4 +1,4 @@
-"""What `tacit doctor` looks at: this machine, this installation, this home."""
+"""What `tacit doctor` looks at: this machine, this installation, this home; changes nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
@@ -13,13 +14,23 @@ from typing import Any
 
 from federation.home import Home
 
-PACKAGES = ("torch", "opacus", "prefect", "dp-accounting", "sqlalchemy", "streamlit")
+PACKAGES = ("tacit", "torch", "opacus", "prefect", "dp-accounting", "sqlalchemy", "fastapi")
+EXTRAS = {"scikit-learn": "examples", "psycopg": "postgres", "streamlit": "dashboard"}
+PORTS = {"dashboard": 8501}
 DISK_NEEDED = 1 << 30
 
 
 def examine(home: Home) -> list[dict[str, Any]]:
     """Return one line per check: `{check, ok, seen}`; nothing is changed."""
-    return [_python(), *_packages(), _disk(home), _clock(home), _state(home), _strays()]
+    return [
+        _python(),
+        *_packages(),
+        *_ports(),
+        _disk(home),
+        _clock(home),
+        _state(home),
+        _strays(),
+    ]
 
 
 def _line(check: str, ok: bool, seen: str) -> dict[str, Any]:
@@ -32,26 +43,49 @@ def _python() -> dict[str, Any]:
 
 def _packages() -> list[dict[str, Any]]:
     lines = []
-    for name in PACKAGES:
+    for name in (*PACKAGES, *EXTRAS):
         try:
             lines.append(_line(name, True, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
-            extra = name == "streamlit"
-            lines.append(_line(name, extra, "not installed" + (" (an extra)" if extra else "")))
+            extra = EXTRAS.get(name)
+            hint = f"; pip install 'tacit[{extra}]' brings it" if extra else ""
+            lines.append(_line(name, extra is not None, f"not installed{hint}"))
     return lines
+
+
+def _ports() -> list[dict[str, Any]]:
+    """Loopback has to take a server; a fixed port that is taken needs another by `--port`."""
+    lines = [_line("loopback", _free(0), "takes a Prefect server for each run")]
+    for name, port in PORTS.items():
+        free = _free(port)
+        seen = f"{port} is free" if free else f"{port} is taken: tacit {name} --port N"
+        lines.append(_line(f"{name} port", free, seen))
+    return lines
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _disk(home: Home) -> dict[str, Any]:
     place = next(p for p in (home.root, *home.root.parents) if p.exists())
     free = shutil.disk_usage(place).free
-    return _line("disk", free >= DISK_NEEDED, f"{free / 1e9:.0f} GB free at {place}")
+    return _line("disk", free >= DISK_NEEDED, f"{free / 1e9:.1f} GB free at {place}")
 
 
 def _clock(home: Home) -> dict[str, Any]:
     """A clock behind the newest file of the home would let reservations outlive their time."""
-    newest = max((p.stat().st_mtime for p in home.root.rglob("ledger.*")), default=0.0)
+    newest = max((p.stat().st_mtime for p in home.root.glob("silos/*/ledger.*")), default=0.0)
     behind = newest - time.time()
-    return _line("clock", behind < 120, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+    told = f"; {behind:.0f} s behind the newest ledger" if behind >= 120 else ""
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    return _line("clock", behind < 120, now + told)
 
 
 def _state(home: Home) -> dict[str, Any]:

@@ -24,12 +24,13 @@ def drive(home: Home, job_of: Callable[[], Job], *, quiet: bool) -> dict[str, An
     """
     begun = time.monotonic()
     with prefect_server(home.root) as server:
-        job = job_of()
-        _check(home, job)
-        os.environ.update(client_environment(server.wait(), home.root))
-        from federation.progress import observer
-        from federation.report import result_of
-        from flows.run import run_job
+        with _waiting(quiet):
+            job = job_of()
+            _check(home, job)
+            os.environ.update(client_environment(server.wait(), home.root))
+            from federation.progress import observer
+            from federation.report import result_of
+            from flows.run import run_job
 
         with _progress(quiet) as tell:
             token = observer.set(tell)
@@ -59,6 +60,19 @@ def _check(home: Home, job: Job) -> None:
             if job.status == "created":
                 job.update("failed", error=error)
             raise
+
+
+@contextmanager
+def _waiting(quiet: bool) -> Iterator[None]:
+    """Say on a terminal what the first seconds are for."""
+    from infra.cli.reporting import console
+
+    screen = console(stderr=True)
+    if quiet or not screen.is_terminal:
+        yield
+        return
+    with screen.status("starting Prefect, checking the job"):
+        yield
 
 
 @contextmanager

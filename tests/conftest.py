@@ -58,10 +58,14 @@ def tacit_json(tacit: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         done = tacit(*args, "--json", **env)
         assert done.returncode == code, f"exit {done.returncode}: {done.stdout} {done.stderr}"
         assert "Traceback" not in done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
+        document: dict[str, Any] = json.loads(done.stdout, parse_constant=_no_number)
         return document
 
     return run
+
+
+def _no_number(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:

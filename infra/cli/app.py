@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,7 +59,17 @@ def main() -> None:
         if said.startswith("Usage:"):  # a group that was called without a command
             print(said, file=sys.stderr)
         else:
-            hint = f" See {context.command_path} --help." if context else ""
-            fail({"code": "USAGE", "message": said + hint}, "--json" in sys.argv)
+            fail(_usage(error, said, context), "--json" in sys.argv)
         code = 2
     sys.exit(code)
+
+
+def _usage(error: Any, said: str, context: Any) -> dict[str, Any]:
+    """A usage error in the shape of all others."""
+    hint = f" See {context.command_path} --help." if context else ""
+    message = (said if said.endswith((".", "?")) else f"{said}.") + hint
+    parameter = getattr(error, "param", None)
+    option = str(getattr(error, "option_name", None) or "").lstrip("-")
+    field = parameter.name if parameter is not None else option or None
+    allowed = getattr(error, "possibilities", None)
+    return {"code": "USAGE", "message": message, "field": field, "allowed": allowed or None}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.reporting import HomeOption, Json, find_home, reporting
+from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,8 +69,13 @@ def set_(
         silo, _, name = account.partition("/")
         if not name:
             raise BadInput(
-                f"account {account!r} is not SILO/SOURCE/UNIT", field="account", value=account
+                f"account {account!r} is not SILO/SOURCE/UNIT",
+                field="account",
+                value=account,
+                allowed="SILO/SOURCE/UNIT, as budget show prints it",
             )
+        if not reason.strip():
+            raise BadInput("reason: say why; it stands in the ledger for good", field="reason")
         with opened(find_home(home), silo) as ledgers:
             ledgers[silo].set_capacity(name, epsilon, reason)
             lines = [x for x in account_lines(silo, ledgers[silo]) if x["account"] == account]
@@ -86,13 +91,20 @@ def price(
     """Price any event tree by every accountant that supports it."""
     with reporting(json) as out:
         from federation.documents import read_yaml
+        from federation.errors import BadInput
         from privacy import events
         from privacy.accounting import registry
 
         if not 0 < delta < 1:
-            from federation.errors import BadInput
-
             raise BadInput(f"delta: {delta:g} is not between 0 and 1", field="delta", value=delta)
+        known = [str(r) for r in events.Relation]
+        if relation is not None and relation not in known:
+            raise BadInput(
+                f"relation: {relation!r} is none of {', '.join(known)}",
+                field="relation",
+                value=relation,
+                allowed=known,
+            )
         related = events.Relation(relation) if relation else None
         prices = registry.price(events.parse(read_yaml(event)), delta, related)
         out.result(prices, lambda screen: _show_prices(prices, screen))
@@ -111,28 +123,25 @@ def register(app: typer.Typer) -> None:
 
 def show_accounts(lines: list[dict[str, Any]], screen: Console) -> None:
     """Accounts for people, one line each."""
-    from rich.table import Table
-
-    table = Table(title="Privacy budgets", title_justify="left")
-    for column in ("silo", "source", "protects", "allows", "spent", "left", "used", "status"):
-        right = column in ("allows", "spent", "left", "used")
-        table.add_column(column, justify="right" if right else "left")
+    columns = ("silo", "source", "protects", "status", "allows", "spent", "left", "used")
+    table = grid("Privacy budgets, in epsilon", *columns, left=4)
     for line in lines:
         table.add_row(
             line["silo"],
             line["source"],
             f"one {line['unit']}",
+            line["status"],
             f"{line['capacity']['epsilon']:.2f}",
             f"{line['spent']['epsilon']:.2f}",
             f"{line['remaining']['epsilon']:.2f}",
             f"{line['used']:.1%}",
-            line["status"],
         )
     screen.print(table)
-    screen.print(
-        "Epsilons at each account's delta, by its filter. The claim to others is what the "
-        "account allows, however little is spent.",
-        style="dim",
+    note(
+        screen,
+        "Spent is what the account's filter counts for all jobs so far, left is the rest of what "
+        "it allows. Used is the share that decides how many more jobs fit. The claim to others "
+        "is what the account allows, however little is spent.",
     )
 
 
@@ -142,14 +151,10 @@ def _show_prices(prices: dict[str, float], screen: Console) -> None:
 
 
 def _show_rows(rows: list[dict[str, Any]], screen: Console) -> None:
-    from rich.table import Table
-
     if not rows:
         screen.print("Nothing yet.")
         return
-    table = Table()
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
+    table = grid(None, *(column.replace("_", " ") for column in rows[0]), left=len(rows[0]))
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     screen.print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.reporting import HomeOption, Json, find_home, reporting
+from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,22 +122,26 @@ def register(app: typer.Typer) -> None:
 
 def show_quote(document: dict[str, Any], screen: Console) -> None:
     """A quote for people: a line per silo, then whether it fits."""
-    from rich.table import Table
-
-    table = Table(title=f"Quote of {document['job']} ({document['kind']})", title_justify="left")
-    for column in ("silo", "protects", "epsilon", "delta", "of account", "left after", "fits"):
-        table.add_column(column, justify="left" if column in ("silo", "protects") else "right")
+    columns = ("silo", "protects", "fits", "epsilon", "delta", "of account", "left after")
+    table = grid(
+        f"Quote of {document['job']} ({document['kind']}): what it would cost", *columns, left=3
+    )
     for silo, line in document["silos"].items():
         table.add_row(
             silo,
             f"one {line['unit']}",
+            "yes" if line["admissible"] else "no",
             f"{line['epsilon']:.3f}",
             f"{line['delta']:.0e}",
             f"{line['charge']:.1%}",
             f"{line['remaining_epsilon']:.2f}",
-            "yes" if line["admissible"] else "no",
         )
     screen.print(table)
+    note(
+        screen,
+        "Epsilon is the price of this job alone. The account counts it by its own filter, which "
+        "holds for all jobs together, so prices and what is left need not add up.",
+    )
     if "subject" in document:
         total = document["subject"]
         screen.print(
@@ -152,15 +156,12 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
 
 def show_result(document: dict[str, Any], screen: Console) -> None:
     """A job's result for people: spends, metrics, and where the files are."""
-    from rich.table import Table
-
     screen.print(f"Job {document['job_id']} is {document['status']}.")
     if document.get("error"):
         screen.print(f"{document['error']['code']} {document['error']['message']}", markup=False)
     if document["silos"]:
-        table = Table(title="What it cost", title_justify="left")
-        for column in ("silo", "spent epsilon", "delta", "left epsilon", "account used"):
-            table.add_column(column, justify="left" if column == "silo" else "right")
+        columns = ("silo", "spent epsilon", "delta", "left epsilon", "account used")
+        table = grid("\nWhat it cost", *columns)
         for silo, line in document["silos"].items():
             table.add_row(
                 silo,
@@ -170,32 +171,29 @@ def show_result(document: dict[str, Any], screen: Console) -> None:
                 f"{line['used']:.1%}",
             )
         screen.print(table)
+        bare = sum(line["unprotected"] for line in document["silos"].values())
+        if bare:
+            note(screen, f"{bare} releases left without protection; the guarantee excludes them.")
     numbers = {k: v for k, v in document["metrics"].items() if isinstance(v, float)}
     if numbers:
         intervals = document["metrics"].get("intervals", {})
-        table = Table(title="Released test metrics, all silos", title_justify="left")
-        for column in ("metric", "value", "95 % interval"):
-            table.add_column(column, justify="left" if column == "metric" else "right")
+        table = grid("\nReleased test metrics, all silos", *("metric", "value", "95 % interval"))
         for name, value in numbers.items():
             low_high = intervals.get(name)
             span = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
             table.add_row(name.replace("_", " "), f"{value:.3f}", span)
         screen.print(table)
     if document.get("report"):
-        screen.print(f"Report  {document['report']}", soft_wrap=True)
+        screen.print(f"\nReport  {document['report']}", soft_wrap=True)
     if document.get("model"):
         screen.print(f"Model   {document['model']}", soft_wrap=True)
 
 
 def _show_rows(rows: list[dict[str, Any]], screen: Console) -> None:
-    from rich.table import Table
-
     if not rows:
         screen.print("No jobs yet. tacit run JOB.yaml makes the first.")
         return
-    table = Table()
-    for column in rows[0]:
-        table.add_column(column)
+    table = grid(None, *rows[0], left=len(rows[0]))
     for row in rows:
         table.add_row(*row.values())
     screen.print(table)

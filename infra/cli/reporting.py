@@ -9,6 +9,7 @@ anything else.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from federation.home import Home
 
@@ -33,6 +35,23 @@ HomeOption = Annotated[
     ),
 ]
 
+EXTRAS = {
+    "sklearn": "examples",
+    "streamlit": "dashboard",
+    "altair": "dashboard",
+    "psycopg": "postgres",
+}
+"""Which extra brings a module."""
+
+PATH_ERRORS = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What a wrong path on the command line raises: bad input, not a fault of ours."""
+
 
 class Output:
     """Where a command puts its result."""
@@ -43,9 +62,39 @@ class Output:
     def result(self, document: Any, text: Callable[[Console], None]) -> None:
         """Print the document, or let `text` write it for people."""
         if self.as_json:
-            print(json.dumps(document, indent=2, default=str))
+            _print_json(document)
         else:
             text(console())
+
+
+def _print_json(document: Any) -> None:
+    """One document that every JSON reader takes: no NaN, no Infinity, but their names."""
+    print(json.dumps(_named(document), indent=2, default=str, allow_nan=False))
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    return [_named(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def grid(title: str | None, *columns: str, left: int = 1) -> Table:
+    """A plain table for people; the first `left` columns hold words, the others numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.pad_edge, table.show_edge = False, False
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right", overflow="fold")
+    return table
+
+
+def note(screen: Console, text: str) -> None:
+    """An explanation under a table."""
+    screen.print(text, style="dim", markup=False)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -67,13 +116,19 @@ def reporting(as_json: bool) -> Iterator[Output]:
         fail({"code": "INTERRUPTED", "message": "interrupted; tacit job resume goes on"}, as_json)
         raise typer.Exit(130) from None
     except ModuleNotFoundError as error:
-        extra = {"sklearn": "examples", "streamlit": "dashboard", "psycopg": "postgres"}
         name = (error.name or "").split(".")[0]
-        hint = f"; pip install 'tacit[{extra[name]}]'" if name in extra else ""
-        message = f"{name} is not installed{hint}"
-        fail({"code": "MISSING", "message": message, "value": name}, as_json)
+        extra = EXTRAS.get(name)
+        hint = f"; pip install 'tacit[{extra}]'" if extra else ""
+        told = {"code": "MISSING", "message": f"{name} is not installed{hint}"}
+        told |= {"field": "extra", "value": extra} if extra else {"field": "module", "value": name}
+        fail(told, as_json)
         raise typer.Exit(5) from None
     except Exception as error:
+        if isinstance(error, PATH_ERRORS) and error.filename is not None:
+            path = os.fsdecode(error.filename)
+            told = {"code": "FILE", "message": f"{path}: {error.strerror}"}
+            fail(told | {"field": "file", "value": path}, as_json)
+            raise typer.Exit(2) from None
         if hasattr(error, "exit_code") and hasattr(error, "message"):
             fail(described(error), as_json)
             raise typer.Exit(error.exit_code) from None
@@ -99,7 +154,7 @@ def fail(error: dict[str, Any], as_json: bool) -> None:
     """Print an error where the caller looks for it."""
     full = {"code": None, "message": None, "field": None, "value": None, "allowed": None} | error
     if as_json:
-        print(json.dumps({"error": full}, indent=2, default=str))
+        _print_json({"error": full})
     else:
         from rich.markup import escape
 

@@ -39,7 +39,7 @@ def dashboard(
 
 
 def doctor(home: HomeOption = None, json: Json = False) -> None:
-    """Look at versions, disk, clock and stray processes."""
+    """Look at versions, ports, disk, clock and stray processes; changes nothing."""
     with reporting(json) as out:
         from infra.doctor import examine
 

@@ -139,9 +139,15 @@ def test_over_budget_exits_3_and_says_what_would_fit(
 ) -> None:
     spec = write(tmp_path / "big.yaml", privacy={"epsilon": 500.0})
     assert tacit_json("quote", spec, "--home", fed)["admissible"] is False
+    before = [a["used"] for a in tacit_json("budget", "show", "--home", fed)["accounts"]]
     error = tacit_json("run", spec, "--home", fed, code=3)["error"]
     assert error["field"] == "silo-1/breast-cancer/record"
     assert 0 < error["allowed"]["epsilon"] < 10 and "would fit" in error["message"]
+    assert "asks for" in error["message"] and "is left" in error["message"]
+    # What is said to fit does.
+    write(spec, privacy={"epsilon": error["allowed"]["epsilon"]})
+    assert tacit_json("quote", spec, "--home", fed)["admissible"] is True
+    assert [a["used"] for a in tacit_json("budget", "show", "--home", fed)["accounts"]] == before
 
 
 def test_a_tampered_ledger_exits_4_and_a_missing_one_5(
