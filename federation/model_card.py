@@ -30,7 +30,10 @@ def model_card(job: Job) -> str:
             "allowed; it may reveal the rows it was trained on."
         )
     else:
-        lines += [guarantee(silo, line) for silo, line in settlement.items()]
+        lines += [
+            guarantee(silo, line, balances[silo]["after"]["relation"])
+            for silo, line in settlement.items()
+        ]
         lines += [
             "",
             f"Neighbouring data sets differ by one such unit, {_neighbours(balances)}. The "
@@ -59,12 +62,17 @@ def _neighbours(balances: dict[str, Any]) -> str:
     return " or ".join(sorted({words[b["after"]["relation"]] for b in balances.values()}))
 
 
-def guarantee(silo: str, line: dict[str, Any]) -> str:
+def guarantee(silo: str, line: dict[str, Any], relation: str) -> str:
     """One silo's guarantee as a sentence; its epsilon is rounded up, never down."""
     epsilon = Decimal(repr(float(line["epsilon"]))).quantize(Decimal("0.001"), ROUND_CEILING)
+    one = f"any one {line['unit']} of silo {silo}"
+    whether = {
+        "add_remove": f"Whether or not {one} took part",
+        "replace": f"Whether {one} is what it is or exchanged for any other",
+    }[relation]
     return (
-        f"- Whether or not any one {line['unit']} of silo {silo} took part, the probability of "
-        f"any outcome of this job changes by at most a factor e^{epsilon}, "
+        f"- {whether}, the probability of any outcome of this job changes by at most a factor "
+        f"e^{epsilon}, "
         f"up to an additional probability of {line['delta']:g} "
         f"((epsilon, delta)-differential privacy with epsilon {epsilon} and delta "
         f"{line['delta']:g})."
