@@ -14,6 +14,7 @@ from federation.schema import Dataset
 from federation.settings import Sizes
 from federation.spec import JobSpec
 from privacy.events import Event, Relation, Unit
+from privacy.events import parse as parse_event
 from privacy.ledger import Stop
 from secure.errors import ExchangeTimeout
 from secure.exchange.base import Endpoint
@@ -93,7 +94,21 @@ class PartyQuote:
             "event": self.event.model_dump(mode="json"),
             "plan": dict(self.plan),
             "releases": dict(self.releases),
+            "refundable": self.refundable,
         }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> PartyQuote:
+        """The quote that a document states, frozen as it was: it scales to no other noise."""
+        return cls(
+            silo=document["silo"],
+            unit=Unit(document["unit"]),
+            delta=document["delta"],
+            event=parse_event(document["event"]),
+            plan=document["plan"],
+            releases=document["releases"],
+            refundable=document["refundable"],
+        )
 
 
 @dataclass(frozen=True)
