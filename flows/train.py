@@ -10,6 +10,7 @@ from prefect import flow
 from federation.home import Home
 from federation.jobs.train import Spec
 from federation.record import Job
+from flows.checking import check
 from flows.run import run_job
 
 
@@ -21,5 +22,6 @@ def train(spec: Spec, home: str | None = None) -> dict[str, Any]:
     command finds it (TACIT_HOME, the nearest federation.yaml, ./.tacit).
     """
     where = Home.find(Path(home) if home else None)
+    check(where, spec)
     job = Job.create(where, spec)
     return run_job(str(where.root), job.id)

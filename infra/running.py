@@ -45,21 +45,19 @@ def drive(home: Home, job_of: Callable[[], Job], *, quiet: bool) -> dict[str, An
 
 
 def _check(home: Home, job: Job) -> None:
-    """Find bad input before anything is reserved; a refusal is left to the ledgers.
+    """Find bad input before anything is reserved; then the job is over.
 
     What the rounds will need is loaded here too, while the server comes up on the other core.
     """
     import federation.training.trainer  # noqa: F401
-    from federation.embedded import Embedded
-    from federation.lifecycle import quotes_of
+    from flows.checking import check
 
-    with Embedded(home) as parties:
-        try:
-            quotes_of(job.spec, parties.facts(job.spec.dataset))
-        except Exception as error:
-            if job.status == "created":
-                job.update("failed", error=error)
-            raise
+    try:
+        check(home, job.spec)
+    except Exception as error:
+        if job.status == "created":
+            job.update("failed", error=error)
+        raise
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def test_the_server_sees_steps_and_the_report_and_no_arguments(
     artifacts = ask(prefect_url, "/artifacts/filter", only)
     report = Path(result["report"]).read_text()
     assert [a["data"] for a in artifacts if a["key"] == "job-report"] == [report]
-    assert ask(prefect_url, "/logs/filter", {}) == []
+    logs = {"logs": {"flow_run_id": {"any_": [mine["id"]]}}}
+    assert ask(prefect_url, "/logs/filter", logs) == []
 
 
 def test_a_refusal_crosses_as_public_facts(

@@ -164,6 +164,20 @@ def test_relations_that_do_not_go_together(tacit_json: Any, tmp_path: Path, rela
     assert "replace" in error["message"]
 
 
+def test_a_column_that_went_away_since(fed: Path, refused: Callable[..., dict[str, Any]]) -> None:
+    rows = fed / "silos" / "silo-2" / "rows.csv"
+    lines = [line.partition(",") for line in rows.read_text().splitlines()]
+    rows.write_text("\n".join(rest for _, _, rest in lines) + "\n")
+    error = refused(2)
+    assert error["field"] == "column" and error["value"] == lines[0][0]
+
+
+def test_a_source_that_went_away_since(fed: Path, refused: Callable[..., dict[str, Any]]) -> None:
+    (fed / "silos" / "silo-2" / "rows.csv").unlink()
+    error = refused(5)
+    assert error["field"] == "path" and error["value"].endswith("rows.csv")
+
+
 def test_a_model_with_batch_norm(
     fed: Path, refused: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
