@@ -89,8 +89,8 @@ def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, Party
             f"dataset: no silo holds {spec.dataset!r}", field="dataset", value=spec.dataset
         )
     quotes = jobs.kind(spec.kind).quote(spec, facts)
-    for silo, quote in quotes.items():
-        check_terms(quote, facts[silo])
+    for silo in quotes:
+        check_terms(facts[silo])
     return quotes
 
 
@@ -107,7 +107,7 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
         "admissible": all(line["admissible"] for line in lines.values()),
         "fits": _fits(spec, parties, facts, quotes),
     }
-    if any(f.dataset.subject for f in facts.values()):
+    if any(f.dataset.subject for f in facts.values()) and not spec.no_privacy:
         silos = parties.federation.max_silos_per_subject or len(facts)
         document["subject"] = subjects_total(lines, silos)
     return document

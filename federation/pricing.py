@@ -28,38 +28,58 @@ def account_events(event: Event, unit: Unit, facts: PartyFacts) -> dict[str, Eve
     Raises `UnsupportedEvent` where an account of the source cannot price it: every account is
     charged, or the job does not run.
     """
+    return {account.id: faced(event, unit, account.unit, facts) for account in facts.accounts}
+
+
+def faced(event: Event, unit: Unit, by: Unit, facts: PartyFacts) -> Event:
+    """The event of a job per `unit` as one unit of an account per `by` faces it."""
     from privacy.accounting.units import to_unit
 
     subject = facts.dataset.subject
-    return {
-        account.id: to_unit(
-            event,
-            event_unit=unit,
-            account_unit=account.unit,
-            rows_per_subject=subject.max_rows if subject else None,
-        )
-        for account in facts.accounts
-    }
+    return to_unit(
+        event,
+        event_unit=unit,
+        account_unit=by,
+        rows_per_subject=subject.max_rows if subject else None,
+    )
 
 
-def check_terms(quote: PartyQuote, facts: PartyFacts) -> None:
-    """Refuse a delta that does not suit the account or the number of units (`BadInput`)."""
-    units = facts.sizes.units(quote.unit)
-    if quote.delta * units >= 1:
-        raise BadInput(
-            f"silo {facts.silo}: delta {quote.delta:g} is not below 1 / {units} units; such a "
-            f"delta allows a mechanism that publishes a whole row",
-            field="privacy.delta",
-            value=quote.delta,
-            allowed=f"< {1 / units:g}",
-        )
+def check_terms(facts: PartyFacts) -> None:
+    """Refuse an account whose delta does not suit the declared number of its units (`BadInput`)."""
+    for account in facts.accounts:
+        units = facts.sizes.units(account.unit)
+        if account.delta * units >= 1:
+            raise BadInput(
+                f"silo {facts.silo}: delta {account.delta:g} of account {account.id} is not below "
+                f"1 / {units} units; such a delta allows a mechanism that publishes a whole row",
+                field="privacy.delta",
+                value=account.delta,
+                allowed=f"< {1 / units:g}",
+            )
 
 
 def epsilon(event: Event, quote: PartyQuote, facts: PartyFacts) -> float:
     """The PLD price of `event` at the delta and relation of the account in the job's unit."""
     from privacy.accounting import pld
 
-    return pld.job_epsilon(event, quote.delta, facts.account(quote.unit).relation)
+    seen = faced(event, quote.unit, quote.unit, facts)
+    return pld.job_epsilon(seen, quote.delta, facts.account(quote.unit).relation)
+
+
+def subject_loss(quote: PartyQuote, facts: PartyFacts) -> dict[str, float] | None:
+    """Epsilon and delta of the job for one subject with all its rows here; None without subjects.
+
+    At the delta and relation of the silo's account per subject, of the job's where it keeps none.
+    """
+    if facts.dataset.subject is None:
+        return None
+    from privacy.accounting import pld
+
+    kept = [account for account in facts.accounts if account.unit is Unit.SUBJECT]
+    account = kept[0] if kept else facts.account(quote.unit)
+    seen = faced(quote.event, quote.unit, Unit.SUBJECT, facts)
+    price = pld.job_epsilon(seen, account.delta, account.relation)
+    return {"epsilon": price, "delta": account.delta}
 
 
 def price(quote: PartyQuote, facts: PartyFacts, ledger: Ledger) -> dict[str, Any]:
@@ -79,7 +99,8 @@ def price(quote: PartyQuote, facts: PartyFacts, ledger: Ledger) -> dict[str, Any
         "delta": quote.delta,
         "unit": quote.unit.value,
         "charge": max(line["charge"] for line in accounts.values()),
-        "events": [quote.event.model_dump(mode="json")],
+        "subject": subject_loss(quote, facts),
+        "events": [faced(quote.event, quote.unit, quote.unit, facts).model_dump(mode="json")],
         "remaining_epsilon": worst["remaining_epsilon"],
         "admissible": all(line["admissible"] for line in accounts.values()),
         "accounts": accounts,
@@ -140,13 +161,18 @@ def _rounded(value: float) -> float:
 def subjects_total(
     lines: Mapping[str, Mapping[str, Any]], silos_per_subject: int
 ) -> dict[str, float | int]:
-    """What one subject can lose who is at several silos: the largest epsilons, added up.
+    """What one subject can lose who is at several silos, from the silos' lines of a quote.
 
-    Losses at different silos add, deltas too; a subject is in at most `silos_per_subject`.
+    Losses at different silos add, deltas too; a subject is in at most `silos_per_subject` of them,
+    whichever these are, so the largest epsilons and the largest deltas are added up, each alone.
     """
-    largest = sorted(lines.values(), key=lambda line: -line["epsilon"])[:silos_per_subject]
+    losses = [line["subject"] for line in lines.values() if line["subject"] is not None]
+
+    def largest(name: str) -> float:
+        return float(sum(sorted((loss[name] for loss in losses), reverse=True)[:silos_per_subject]))
+
     return {
-        "epsilon": sum(line["epsilon"] for line in largest),
-        "delta": sum(line["delta"] for line in largest),
-        "silos": len(largest),
+        "epsilon": largest("epsilon"),
+        "delta": largest("delta"),
+        "silos": min(silos_per_subject, len(losses)),
     }

@@ -65,6 +65,18 @@ class DiscreteGaussian(_Event):
     sigma: Positive
 
 
+class MovedCounts(_Event):
+    """Discrete Gaussian noise on integers, of which one unit moves up to `rows` by one each.
+
+    They may be the same coordinate, which then moves by up to `rows`. Under replace as many moves
+    go the other way.
+    """
+
+    event: Literal["moved_counts"] = "moved_counts"
+    sigma: Positive
+    rows: Annotated[int, Field(ge=1)]
+
+
 class Laplace(_Event):
     """Laplace noise of this scale on a value of L1 sensitivity one under add/remove."""
 
@@ -117,7 +129,8 @@ class Exchanged(_Event):
     """`of`, faced by somebody who exchanges one of its units for another instead of adding one.
 
     A record of a subject-level job is such a somebody: with or without it the subject is there,
-    with one vector or another.
+    with one vector or another. So is a record where only so many of a subject's rows are used:
+    it may take another's place.
     """
 
     event: Literal["exchanged"] = "exchanged"
@@ -142,6 +155,7 @@ class All(_Event):
 Event = Annotated[
     Gaussian
     | DiscreteGaussian
+    | MovedCounts
     | Laplace
     | RandomizedResponse
     | Approximate

@@ -28,7 +28,16 @@ from federation.jobs.base import (
 )
 from federation.spec import AggregationSpec, EvaluationSpec, JobSpec, PrivacySpec
 from federation.training.specs import ModelSpec, StrategySpec
-from privacy.events import NOTHING, All, DiscreteGaussian, Event, Gaussian, Poisson, Repeat
+from privacy.events import (
+    NOTHING,
+    All,
+    DiscreteGaussian,
+    Event,
+    Gaussian,
+    Poisson,
+    Repeat,
+    Unit,
+)
 from privacy.ledger import Stop
 
 
@@ -88,13 +97,14 @@ def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
     """
     if spec.model.name not in ("logistic", "mlp"):  # these two fit any rows and mix none
         from federation.models import build_model
-        from privacy.mechanisms.dp_sgd import check_model
+        from privacy.mechanisms.dp_sgd import check_model, check_rows_apart
 
         for party in facts.values():
             shape, classes = party.dataset.input_shape, party.dataset.n_classes
             model = build_model(spec.model.model_dump(), shape, classes, seed=spec.seed)
             if not spec.no_privacy:
                 check_model(model)
+                check_rows_apart(model, shape)
     return {silo: _party_quote(spec, party) for silo, party in facts.items()}
 
 
@@ -166,6 +176,14 @@ def participate(context: SiloContext) -> Stop:
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     unit = spec.privacy.unit
+    if unit is Unit.SILO:
+        raise BadInput(
+            "privacy.unit: steps of a train job are clipped per record or subject, so nothing "
+            "bounds what a silo as a whole can do",
+            field="privacy.unit",
+            value=unit.value,
+            allowed=[Unit.RECORD.value, Unit.SUBJECT.value],
+        )
     account = party.account(unit)
     delta = spec.privacy.delta if spec.privacy.delta is not None else account.delta
     if delta != account.delta:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from federation.errors import BadInput
+from federation.pricing import faced
 from privacy.accounting import calibrate, pld
-from privacy.events import Event, Relation, Unit
+from privacy.events import Event, Exchanged, Gaussian, Relation, Unit
 from privacy.ledger import AccountTerms
 from privacy.ledger.filters import open_filter
 from privacy.mechanisms.plan import DpSgdPlan
@@ -33,14 +34,21 @@ def calibrated(
     evaluations: int = plan["evaluations"]
     rounds = spec.strategy.rounds
     _check(spec, party, plan)
+
+    def seen(event: Event) -> Event:
+        return faced(event, privacy.unit, privacy.unit, party)
+
     # Who is exchanged leaves one count and enters another: two moves.
-    moves = 2 if account.relation is Relation.REPLACE else 1
+    exchanged = account.relation is Relation.REPLACE or isinstance(
+        seen(Gaussian(sigma=1.0)), Exchanged
+    )
+    moves = 2 if exchanged else 1
     if privacy.noise_multiplier is not None:
         sigma = privacy.noise_multiplier
         if not evaluations:
             return sigma, 0.0
         training = pld.job_epsilon(
-            job_event(plan, sigma, 0.0, rounds, 0), account.delta, account.relation
+            seen(job_event(plan, sigma, 0.0, rounds, 0)), account.delta, account.relation
         )
         share = spec.evaluation.share
         noise = calibrate.gaussian_sigma(training, account.delta)
@@ -53,7 +61,7 @@ def calibrated(
     evaluation = noise * (moves * evaluations / spec.evaluation.share) ** 0.5
 
     def build(sigma: float) -> Event:
-        return job_event(plan, sigma, evaluation, rounds, evaluations)
+        return seen(job_event(plan, sigma, evaluation, rounds, evaluations))
 
     if privacy.fit == "account":
         sigma = calibrate.noise_multiplier_for(build, _admits_alone(account, epsilon))
@@ -104,6 +112,6 @@ def _admits_alone(account: AccountFacts, epsilon: float) -> Callable[[Event], bo
     def admits(event: Event) -> bool:
         charge = rule.charge(event, epsilon)
         deciding = zip(charge.losses, limits, strict=False)  # what follows is only watched
-        return any(loss is not None and loss <= limit for loss, limit in deciding)
+        return any(loss is not None and loss <= limit * 1.1 for loss, limit in deciding)
 
     return admits

@@ -10,8 +10,9 @@ import math
 
 from scipy.special import log_ndtr
 
+from privacy.accounting.units import exchanged
 from privacy.errors import UnsupportedEvent
-from privacy.events import All, Event, Gaussian, Poisson, Relation, Repeat
+from privacy.events import All, Event, Exchanged, Gaussian, Poisson, Relation, Repeat
 
 
 def mu_squared(event: Event, relation: Relation = Relation.ADD_REMOVE) -> float:
@@ -19,6 +20,8 @@ def mu_squared(event: Event, relation: Relation = Relation.ADD_REMOVE) -> float:
     match event:
         case Gaussian(sigma=sigma):
             return (4.0 if relation is Relation.REPLACE else 1.0) / sigma**2
+        case Exchanged():
+            return mu_squared(exchanged(event, relation), Relation.REPLACE)
         case Repeat(times=times, of=of):
             return times * mu_squared(of, relation) if times else 0.0
         case All(of=parts):

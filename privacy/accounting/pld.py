@@ -7,11 +7,13 @@ prices a plan that is fixed before it starts; it is no filter, and the ledger ne
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import lru_cache
 from typing import Any
 
 from privacy.accounting import basic, rdp
+from privacy.accounting.units import exchanged
 from privacy.errors import UnsupportedEvent
 from privacy.events import (
     All,
@@ -44,6 +46,9 @@ epsilon 500 would take minutes to be refused.
 HOPELESS = 5000.0
 """Above it the RDP bound is the price: no account holds as much, and a PLD could not be written."""
 
+MOST_ROWS = 64
+"""Rows of a subject up to which the mixture of its shifts is written out."""
+
 
 @lru_cache(maxsize=4096)
 def epsilon(
@@ -62,7 +67,8 @@ def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_RE
 
     The grid follows from the event alone (its RDP bound tells the size of the result), so that
     the same event always has the same price. Where every part has an epsilon of its own, their
-    sum is another upper bound, and the smaller of the two is the price.
+    sum is another upper bound, and the smaller of the two is the price. An event that has no
+    distribution here is priced by its RDP at all orders.
     """
     try:
         about = rdp.epsilon(event, delta, relation, rdp.WHOLE_ORDERS)
@@ -73,14 +79,12 @@ def job_epsilon(event: Event, delta: float, relation: Relation = Relation.ADD_RE
     coarse = about / JOB_CELLS
     # A power of two, so that events of nearly the same price are priced alike.
     grid = JOB_GRID * 2 ** max(0, math.ceil(math.log2(coarse / JOB_GRID))) if coarse else JOB_GRID
-    return min(epsilon(event, delta, relation, grid), _sum(event, delta, relation))
-
-
-def _sum(event: Event, delta: float, relation: Relation) -> float:
-    try:
-        return basic.epsilon(event, delta, relation)
-    except UnsupportedEvent:
-        return math.inf
+    prices: list[float] = []
+    with contextlib.suppress(UnsupportedEvent):
+        prices.append(epsilon(event, delta, relation, grid))
+    with contextlib.suppress(UnsupportedEvent):
+        prices.append(basic.epsilon(event, delta, relation))
+    return min(prices) if prices else rdp.epsilon(event, delta, relation)
 
 
 def epsilon_lower(
@@ -150,11 +154,11 @@ def _distribution(event: Event, relation: Relation, grid: float, upper: bool) ->
             )
         case Poisson(rate=rate, of=Laplace(scale=scale)) if not replace:
             return pld.from_laplace_mechanism(scale, sampling_prob=rate, **options)
-        case Exchanged(of=of) if not replace:
-            return _distribution(of, Relation.REPLACE, grid, upper)
+        case Exchanged():
+            return _distribution(exchanged(event, relation), Relation.REPLACE, grid, upper)
         case SampledRows(rate=0.0):
             return None
-        case SampledRows(sigma=sigma, rate=rate, rows=rows) if not replace:
+        case SampledRows(sigma=sigma, rate=rate, rows=rows) if not replace and rows <= MOST_ROWS:
             from scipy import stats
 
             shifts = list(range(rows + 1))

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from privacy.accounting.units import exchanged
 from privacy.errors import UnsupportedEvent
 from privacy.events import (
     All,
@@ -30,6 +31,7 @@ from privacy.events import (
     Exchanged,
     Gaussian,
     Laplace,
+    MovedCounts,
     Poisson,
     RandomizedResponse,
     Relation,
@@ -95,6 +97,10 @@ def _rdp(event: Event, orders: tuple[float, ...], relation: Relation) -> Curve:
             return at * twice**2 / (2 * sigma**2)
         case DiscreteGaussian(sigma=sigma):
             return at * twice / (2 * sigma**2)
+        case MovedCounts(sigma=sigma, rows=rows):
+            # Integer shifts of squared length at most rows^2, twice that under replace: Canonne,
+            # Kamath, Steinke (2020), Theorem 14.
+            return at * twice * rows**2 / (2 * sigma**2)
         case Laplace(scale=scale):
             return _laplace(scale / twice, at)
         case RandomizedResponse():
@@ -122,15 +128,8 @@ def _rdp(event: Event, orders: tuple[float, ...], relation: Relation) -> Curve:
             return sum((_rdp(part, orders, relation) for part in parts), np.zeros_like(at))
         case Poisson(rate=rate, of=of):
             return _poisson(rate, of, orders, relation)
-        case Exchanged(of=of):
-            if relation is Relation.REPLACE:
-                raise UnsupportedEvent(
-                    "a subject-level job has no proven price per record under replace",
-                    field="relation",
-                    value=relation.value,
-                    allowed=Relation.ADD_REMOVE.value,
-                )
-            return _rdp(of, orders, Relation.REPLACE)
+        case Exchanged():
+            return _rdp(exchanged(event, relation), orders, Relation.REPLACE)
         case SampledRows():
             most = at * (2 * event.rows / event.sigma) ** 2 / 2
             return _replaceable(lambda o: _sampled_rows(event, o), orders, relation, most)
@@ -174,7 +173,7 @@ def _replaceable(
     at = np.asarray(orders)
     first = curve(tuple(float(2 * a) for a in orders))
     second = curve(tuple(float(2 * a - 1) for a in orders))
-    total: Curve = (at - 0.5) / (at - 1) * first + second
+    total: Curve = np.minimum((at - 0.5) / (at - 1) * first + second, most)
     return total
 
 

@@ -4,23 +4,29 @@ A record account and a subject account may stand on the same source; a job in on
 to both. Upward, from record to subject with up to k rows: a plain Gaussian moves k times as far,
 a sampled one becomes a mixture of Gaussians. Downward, from subject to record: a job at subject
 level averages clipped rows, so a record more or less changes one subject's vector for another of
-at most the clip; that is an exchange of one subject for another.
+at most the clip; that is an exchange of one subject for another. And where at most k rows of a
+subject are used, a record more may push another out, in a job per record too: an exchange.
 """
 
 from __future__ import annotations
 
 from privacy.errors import UnsupportedEvent
 from privacy.events import (
+    NOTHING,
     All,
+    Approximate,
     DiscreteGaussian,
     Event,
     Exchanged,
     Gaussian,
     Laplace,
+    MovedCounts,
     Poisson,
+    Relation,
     Repeat,
     SampledRows,
     Unit,
+    leaves,
 )
 
 
@@ -29,11 +35,14 @@ def to_unit(
 ) -> Event:
     """Return the event as one unit of the account faces it.
 
-    `rows_per_subject` is the most rows of one subject that a job may use. Raises
-    `UnsupportedEvent` where no proven conversion is known.
+    `rows_per_subject` is the most rows of one subject that a job uses, None where rows belong to
+    nobody. Raises `UnsupportedEvent` where no proven conversion is known.
     """
-    if event_unit is account_unit:
+    if event == NOTHING:
         return event
+    if event_unit is account_unit:
+        capped = event_unit is Unit.RECORD and rows_per_subject is not None
+        return Exchanged(of=event) if capped else event
     if Unit.SILO in (event_unit, account_unit):
         raise UnsupportedEvent(
             f"a job per {event_unit.value} cannot be priced on an account per {account_unit.value}",
@@ -58,10 +67,7 @@ def _of_group(event: Event, rows: int) -> Event:
         case Laplace(scale=scale):
             return Laplace(scale=scale / rows)
         case DiscreteGaussian(sigma=sigma):
-            # k counts move by one each, or one by k: at most k in L2, which costs at most what
-            # k / sigma of a Gaussian costs at every Renyi order (Canonne, Kamath, Steinke 2020,
-            # Theorem 14); priced as that Gaussian.
-            return Gaussian(sigma=sigma / rows)
+            return MovedCounts(sigma=sigma, rows=rows)
         case Poisson(rate=rate, of=Gaussian(sigma=sigma)) if rate < 1:
             return SampledRows(sigma=sigma, rate=rate, rows=rows)
         case Poisson(rate=1.0, of=of):
@@ -75,3 +81,26 @@ def _of_group(event: Event, rows: int) -> Event:
         field="event",
         value=event.event,
     )
+
+
+def exchanged(event: Exchanged, relation: Relation) -> Event:
+    """Return what an `Exchanged` runs, to be priced under replace.
+
+    Raises `UnsupportedEvent` under replace, where one exchange may become two, and for parts of
+    which only an (epsilon, delta) is known.
+    """
+    if relation is Relation.REPLACE:
+        raise UnsupportedEvent(
+            "rows that stand for a subject have no proven price per record under replace; use an "
+            "account with relation add_remove",
+            field="relation",
+            value=relation.value,
+            allowed=Relation.ADD_REMOVE.value,
+        )
+    if any(isinstance(leaf, Approximate) for leaf in leaves(event.of)):
+        raise UnsupportedEvent(
+            "nobody knows what an exchange costs of an event of which only an epsilon is known",
+            field="exchanged.of",
+            value="approximate",
+        )
+    return event.of

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 
+from privacy.accounting.units import exchanged
 from privacy.errors import UnsupportedEvent
 from privacy.events import (
     All,
     Approximate,
     DiscreteGaussian,
     Event,
+    Exchanged,
     Gaussian,
     Laplace,
+    MovedCounts,
     Poisson,
     RandomizedResponse,
     Relation,
@@ -30,6 +33,10 @@ def rho(event: Event, relation: Relation = Relation.ADD_REMOVE) -> float:
             return (4.0 if replace else 1.0) / (2 * sigma**2)
         case DiscreteGaussian(sigma=sigma):
             return (2.0 if replace else 1.0) / (2 * sigma**2)
+        case MovedCounts(sigma=sigma, rows=rows):
+            return (2.0 if replace else 1.0) * rows**2 / (2 * sigma**2)
+        case Exchanged():
+            return rho(exchanged(event, relation), Relation.REPLACE)
         case Laplace(scale=scale):
             return ((2.0 if replace else 1.0) / scale) ** 2 / 2
         case RandomizedResponse(epsilon=local) if replace:

@@ -12,6 +12,7 @@ here, so that they and the event that prices them come from one plan.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -62,6 +63,40 @@ def check_model(model: nn.Module) -> None:
     problems = ModuleValidator.validate(model, strict=False)
     if problems:
         raise UnsafeModel(f"the model has no per-sample gradients: {problems[0]}", field="model")
+
+
+def check_rows_apart(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Refuse a model whose output for one row depends on another, or that remembers rows.
+
+    A copy of the model with random weights is run on random rows: no output may have a gradient
+    with respect to another row, and no buffer may change (`UnsafeModel`). It finds honest
+    mistakes; a package that hides what it does is a matter of the owner's policy.
+    """
+    probe = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in probe.parameters():
+            parameter.normal_(generator=generator).mul_(0.3)
+    for training in (True, False):
+        probe.train(training)
+        kept = {name: buffer.clone() for name, buffer in probe.named_buffers()}
+        rows = (2 * torch.rand(4, *input_shape, generator=generator) - 1).requires_grad_()
+        seen = torch.autograd.grad(probe(rows)[1].sum(), rows, allow_unused=True)[0]
+        if seen is not None and any(bool(seen[other].any()) for other in (0, 2, 3)):
+            raise UnsafeModel(
+                "the model's output for one row depends on the other rows of its batch, so no clip "
+                "bounds what one row can do",
+                field="model",
+                allowed="an output for each row from that row alone",
+            )
+        for name, buffer in probe.named_buffers():
+            if not torch.equal(buffer, kept[name]):
+                raise UnsafeModel(
+                    f"buffer {name} of the model changes with the rows it sees, and would leave "
+                    "without noise",
+                    field=name,
+                    allowed="parameters, and buffers that stay as they are",
+                )
 
 
 class Sgd:
@@ -197,9 +232,23 @@ class DpSgd(Sgd):
             raise ValueError("DP-SGD without noise guarantees nothing")
         super().__init__(model, loss, plan, learning_rate=learning_rate, proximal=proximal)
         self._hooked = GradSampleModule(model, loss_reduction="sum")
+        self._saved = frozenset(model.state_dict())
+        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take a model's state; its buffers are public and stay what they are."""
+        super().load(state)
+        self._buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of the state: noised parameters, and buffers as they were loaded."""
+        kept = {name: b.clone() for name, b in self._buffers.items() if name in self._saved}
+        return super().state() | kept
 
     def clipped_sum(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return sum_i weights_i clip(g_i), float64 [parameters]; each |clip(g)| <= plan.bound."""
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(self._buffers[name])
         n, more = len(labels), -len(labels) % BESIDE
         features = torch.cat([features, features.new_zeros(more, *features.shape[1:])])
         labels = torch.cat([labels, labels.new_zeros(more)])

@@ -44,6 +44,13 @@ class DpSgdPlan:
     rows_per_subject: int = 1
 
     def __post_init__(self) -> None:
+        if self.unit is Unit.SILO:
+            raise InvalidEvent(
+                "unit: rows are clipped per record or subject; nothing bounds a whole silo",
+                field="unit",
+                value=self.unit.value,
+                allowed=[Unit.RECORD.value, Unit.SUBJECT.value],
+            )
         batch = self.denominator * (self.rows_per_subject if self.unit is Unit.SUBJECT else 1)
         rules = (
             ("rate", self.rate, 0 < self.rate <= 1, "(0, 1]"),

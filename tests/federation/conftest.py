@@ -12,7 +12,7 @@ from federation.home import Home
 from federation.init import init_example
 
 # Helpers beside the tests, importable by name under --import-mode=importlib.
-for _name in ("tabular", "jobs_here"):
+for _name in ("tabular", "jobs_here", "parties"):
     _spec = importlib.util.spec_from_file_location(
         f"tests_{_name}", Path(__file__).with_name(f"{_name}.py")
     )

@@ -19,6 +19,7 @@ from privacy.events import (
     Exchanged,
     Gaussian,
     Laplace,
+    MovedCounts,
     Poisson,
     RandomizedResponse,
     Relation,
@@ -225,18 +226,78 @@ def test_a_subject_of_k_rows_faces_a_gaussian_of_k_times_the_shift():
 
     assert subject(Gaussian(sigma=2.0)) == Gaussian(sigma=0.5)
     assert subject(Laplace(scale=2.0)) == Laplace(scale=0.5)
-    assert subject(DiscreteGaussian(sigma=2.0)) == Gaussian(sigma=0.5)
+    assert subject(DiscreteGaussian(sigma=2.0)) == MovedCounts(sigma=2.0, rows=4)
     assert subject(Poisson(rate=1.0, of=Gaussian(sigma=2.0))) == Gaussian(sigma=0.5)
     job = All(of=(steps(2.0, 0.1, 9), DiscreteGaussian(sigma=8.0)))
     assert subject(job) == All(
         of=(
             Repeat(times=9, of=SampledRows(sigma=2.0, rate=0.1, rows=4)),
-            Gaussian(sigma=2.0),
+            MovedCounts(sigma=8.0, rows=4),
         )
     )
-    # k rows in different cells of a histogram, each by one: never more than one row k times.
-    exact = 4 * rdp.rdp(DiscreteGaussian(sigma=8.0), ORDERS)
-    assert (exact <= rdp.rdp(subject(DiscreteGaussian(sigma=8.0)), ORDERS)).all()
+
+
+@pytest.mark.parametrize(("sigma", "rows"), [(2.0, 2), (1.0, 4), (5.0, 3)])
+def test_moved_counts_cost_what_the_worst_pattern_costs_and_are_no_gaussian(sigma, rows):
+    """Every way to spread the moves over counts, by summing over the integers."""
+    x = np.arange(-300, 301)
+    noise = -(x**2) / (2 * sigma**2)
+    noise -= np.logaddexp.reduce(noise)
+
+    def one(shift, order):
+        moved = -((x - shift) ** 2) / (2 * sigma**2)
+        moved -= np.logaddexp.reduce(moved)
+        return np.logaddexp.reduce(order * moved + (1 - order) * noise) / (order - 1)
+
+    def spread(left, most):
+        if left == 0:
+            yield ()
+        for first in range(min(left, most), 0, -1):
+            yield from ((first, *rest) for rest in spread(left - first, first))
+
+    event = MovedCounts(sigma=sigma, rows=rows)
+    for order in (1.5, 2.0, 8.0):
+        exact = max(sum(one(shift, order) for shift in way) for way in spread(rows, rows))
+        bound = rdp.rdp(event, [order])[0]
+        assert exact <= bound * (1 + 1e-9) and exact == pytest.approx(bound, rel=0.02)
+    # A Gaussian of sigma / rows can be cheaper than the counts really are, at one delta.
+    delta = 1e-5
+    log_p = noise[rows:]  # p(x) beside p(x - rows): all moves in one count
+    log_q = noise[:-rows]
+
+    def delta_at(epsilon):
+        return np.maximum(np.exp(log_p) - np.exp(epsilon + log_q), 0).sum()
+
+    low, high = 0.0, 200.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_at(middle) > delta else (low, middle)
+    assert pld.job_epsilon(event, delta) >= high
+    for accountant in (pld.epsilon, gdp.epsilon):
+        with pytest.raises(UnsupportedEvent):
+            accountant(event, delta)
+    assert zcdp.rho(event) == pytest.approx(rows**2 / (2 * sigma**2))
+    assert zcdp.rho(event, Relation.REPLACE) == pytest.approx(rows**2 / sigma**2)
+
+
+def test_a_record_that_may_push_another_of_its_subject_out_faces_an_exchange():
+    job = All(of=(steps(2.0, 0.1, 9), DiscreteGaussian(sigma=8.0)))
+
+    def record(event, rows):
+        return to_unit(
+            event, event_unit=Unit.RECORD, account_unit=Unit.RECORD, rows_per_subject=rows
+        )
+
+    assert record(job, None) is job
+    assert record(job, 4) == Exchanged(of=job) and record(NOTHING, 4) == NOTHING
+    assert pld.job_epsilon(record(job, 4), 1e-5) > 1.3 * pld.job_epsilon(job, 1e-5)
+
+
+def test_what_an_exchange_costs_is_unknown_where_only_an_epsilon_is_known():
+    job = All(of=(Gaussian(sigma=2.0), Approximate(epsilon=1.0)))
+    for accountant in registry.ACCOUNTANTS.values():
+        with pytest.raises(UnsupportedEvent):
+            accountant(Exchanged(of=job), 1e-5, Relation.ADD_REMOVE)
 
 
 def test_a_record_of_a_subject_job_faces_an_exchange():

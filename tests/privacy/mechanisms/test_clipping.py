@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from privacy.errors import UnsafeModel
 from privacy.events import Unit
 from privacy.mechanisms import dp_sgd
-from privacy.mechanisms.dp_sgd import DpSgd, check_model
+from privacy.mechanisms.dp_sgd import DpSgd, check_model, check_rows_apart
 from privacy.mechanisms.plan import DpSgdPlan
 from privacy.mechanisms.randomness import StepSource
 
@@ -257,3 +257,61 @@ def test_a_module_without_per_sample_gradients_is_refused() -> None:
 )
 def test_normalisation_within_a_row_is_welcome(module: nn.Module) -> None:
     check_model(nn.Sequential(module))
+
+
+class Remembers(nn.Module):
+    """Keeps the largest value that it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("largest", torch.zeros(()))
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        self.largest.copy_(torch.maximum(self.largest, rows.detach().max()))
+        return self.linear(rows)
+
+
+class Centres(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.linear(rows - rows.mean(0))
+
+
+def test_a_model_that_remembers_rows_or_lets_them_meet_is_refused() -> None:
+    for module in (Remembers(), Centres()):
+        check_model(module)  # nothing in its structure tells
+    with pytest.raises(UnsafeModel, match="buffer largest") as caught:
+        check_rows_apart(Remembers(), (4,))
+    assert caught.value.field == "largest"
+    with pytest.raises(UnsafeModel, match="depends on the other rows"):
+        check_rows_apart(Centres(), (4,))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.Dropout(0.5), nn.Linear(3, 2)), (2, 4)),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten()), (1, 8, 8)),
+        (nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), (4,)),
+    ],
+)
+def test_a_model_of_rows_apart_is_welcome_and_left_as_it_was(
+    module: nn.Module, shape: tuple[int, ...]
+) -> None:
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    check_rows_apart(module, shape)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert module.training
+
+
+def test_what_a_buffer_saw_never_leaves() -> None:
+    mechanism = DpSgd(Remembers(), cross_entropy, plan(), learning_rate=1.0)
+    rows = np.full((8, 4), 17.25, dtype=np.float32)
+    mechanism.step(
+        rows, np.zeros(8, dtype=np.int64), None, StepSource(b"0" * 32, "train", "job", 0, 0, "a")
+    )
+    assert mechanism.state()["largest"] == 0
