@@ -112,6 +112,6 @@ def _admits_alone(account: AccountFacts, epsilon: float) -> Callable[[Event], bo
     def admits(event: Event) -> bool:
         charge = rule.charge(event, epsilon)
         deciding = zip(charge.losses, limits, strict=False)  # what follows is only watched
-        return any(loss is not None and loss <= limit * 1.1 for loss, limit in deciding)
+        return any(loss is not None and loss <= limit for loss, limit in deciding)
 
     return admits
