@@ -73,6 +73,7 @@ class Books:
             key=key,
             job=key,
             events={ACCOUNT: event},
+            releases={"update": 1},
             refundable=True,
             digest="d" * 64,
             expires=self._expires,
@@ -172,6 +173,7 @@ def _payload(reserve: dict[str, Any], key: str) -> str:
         {
             "job": key,
             "events": events,
+            "releases": reserve["releases"],
             "refundable": reserve["refundable"],
             "digest": reserve["digest"],
         }

@@ -184,17 +184,22 @@ class Ledger:
         key: str,
         job: str,
         events: Mapping[str, Event],
+        releases: Mapping[str, int],
         refundable: bool,
         digest: str,
         expires: datetime,
     ) -> Receipt:
         """Reserve a job on every account of its sources, or on none (`Refused`).
 
-        The same key and request answer the same receipt; another request under the key raises
-        `KeyConflict`, a key whose reservation was given back `WrongState`.
+        `releases`: the names of what may leave on it, and how many of each it pays for. The same
+        key and request answer the same receipt; another request under the key raises `KeyConflict`,
+        a key whose reservation was given back `WrongState`.
         """
         name("key", key)
         name("job", job)
+        for called, number in releases.items():
+            name("releases", called)
+            _count(f"releases.{called}", number)
         dumped = {account: _dump(event) for account, event in events.items()}
         return self._receipt(
             lambda rows, price, now: reserve.reserve(
@@ -204,6 +209,7 @@ class Ledger:
                 key=key,
                 job=job,
                 events=dumped,
+                releases=releases,
                 refundable=refundable,
                 digest=digest,
                 expires=expires,
@@ -228,16 +234,27 @@ class Ledger:
         """Record, durably, that the first row is about to be read."""
         self._append(lambda rows, price, now: run.read(rows, key=key))
 
-    def settle(self, key: str, *, executed: Mapping[str, Event] | None, stop: Stop) -> Receipt:
+    def settle(
+        self,
+        key: str,
+        *,
+        executed: Mapping[str, Event] | None,
+        stop: Stop,
+        released: int | None = None,
+    ) -> Receipt:
         """Settle a started charge on what was executed (`None`: all of it).
 
-        Something comes back only if the charge is refundable, the filter can return, and the stop
-        did not depend on private data; all of it if no row was ever read. More than was reserved
-        is charged truly and breaches the account.
+        Something comes back only if the charge is refundable, the filter can return, the stop did
+        not depend on private data, and `released` is given: what `released(job)` said before
+        `executed` was computed. Where the job has logged others since, `WrongState` (field
+        `released`) asks for it again. All of it comes back if no row was ever read. More than was
+        reserved is charged truly and breaches the account.
         """
         dumped = None if executed is None else {a: _dump(e) for a, e in executed.items()}
         return self._receipt(
-            lambda rows, price, now: run.settle(rows, price, key=key, executed=dumped, stop=stop)
+            lambda rows, price, now: run.settle(
+                rows, price, key=key, executed=dumped, stop=stop, released=released
+            )
         )
 
     def forfeit(self, key: str) -> Receipt:
@@ -259,13 +276,11 @@ class Ledger:
         """Log a release before it is sent; returns the number of its entry.
 
         The same line again answers the same number; another one for the same job, round and name
-        raises `KeyConflict`. An unprotected one is counted on every account of the job.
+        raises `KeyConflict`, one more than the job reserved of that name `WrongState`. An
+        unprotected one is counted on every account of the job.
         """
-        for field, value in (("round", round), ("size", size)):
-            if type(value) is not int or not 0 <= value <= canonical.MAX:
-                raise InvalidRequest(
-                    f"{field}: {value!r}", field=field, value=value, allowed=">= 0"
-                )
+        _count("round", round)
+        _count("size", size)
         done = self._append(
             lambda rows, price, now: owner.egress(
                 rows,
@@ -282,6 +297,11 @@ class Ledger:
         return done.seq if isinstance(done, Receipt) else done
 
     # Looking
+
+    def released(self, job: str) -> int:
+        """How many releases a job has logged."""
+        with self._store.reading() as connection:
+            return self._rows(connection).released(job)
 
     def charge(self, key: str) -> ChargeState | None:
         """The charge of a key, `None` where there is none."""
@@ -362,6 +382,11 @@ class Ledger:
 
 Decision = Callable[[Rows, Pricer, datetime], "dict[str, Any] | int"]
 """An operation: it looks at the books and returns the next entry, or the number of one before."""
+
+
+def _count(field: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value <= canonical.MAX:
+        raise InvalidRequest(f"{field}: {value!r}", field=field, value=value, allowed=">= 0")
 
 
 def _dump(event: Event) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from privacy.ledger.store import Store
 from privacy.ledger.writer import Writer
 
 REASON = "entries were lost when a backup was restored"
+_KEPT = ("key", "job", "digest", "payload", "refundable", "expires", "accountant", "releases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,7 @@ def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt]) -> Body:
             charge = unbounded(totals[account], line.charge)
             totals[account] = totals[account].plus(charge)
             lines[account] = Line(line.event, charge).document()
-        fields = ("key", "job", "digest", "payload", "refundable", "expires", "accountant")
-        charges[data["key"]] = {**{f: data[f] for f in fields}, "lines": lines}
+        charges[data["key"]] = {**{field: data[field] for field in _KEPT}, "lines": lines}
     return {
         "kind": "breach",
         "accounts": accounts,

@@ -14,7 +14,7 @@ from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, Tally, admit
 from privacy.ledger.filters.amounts import whole
-from privacy.ledger.states import OPEN, RETURNING, RUNNING, ChargeState, Line, State
+from privacy.ledger.states import FREE, OPEN, RETURNING, RUNNING, ChargeState, Line, State
 
 Body = dict[str, Any]
 
@@ -40,6 +40,10 @@ class Books(Protocol):
 
     def put_charge(self, charge: ChargeState) -> None:
         """A new or changed charge."""
+        ...
+
+    def released(self, job: str, name: str | None = None) -> int:
+        """How many lines of the egress log a job has, of one name or of all."""
         ...
 
     def put_release(self, seq: int, body: Body) -> None:
@@ -88,6 +92,7 @@ def _reserve(books: Books, body: Body) -> None:
             expires=body["expires"],
             accountant=body["accountant"],
             lines=lines,
+            releases={name: whole(number) for name, number in body["releases"].items()},
             reserved_at=body["seq"],
         )
     )
@@ -133,7 +138,12 @@ def _settle(books: Books, body: Body) -> None:
     lines = {account: Line.read(line) for account, line in body["lines"].items()}
     if set(lines) != set(charge.lines):
         raise LedgerTampered(f"entry {body['seq']}: settles other accounts than it reserved")
-    returns = charge.state is State.STARTED or (charge.refundable and body["stop"] in RETURNING)
+    counted = body["released"] is not None
+    if counted and body["released"] != books.released(charge.job):
+        raise LedgerTampered(f"entry {body['seq']}: other releases were logged than it states")
+    returns = charge.state is State.STARTED or (
+        charge.refundable and counted and body["stop"] in RETURNING
+    )
     for account, line in lines.items():
         less = line.charge.less_than(charge.lines[account].charge)
         if less and not returns and account not in body["breached"]:
@@ -180,6 +190,13 @@ def _forfeited(books: Books, charge: ChargeState, seq: int) -> None:
 
 
 def _egress(books: Books, body: Body) -> None:
+    paid = 0
+    for key in body["charges"]:
+        charge = _expect(books.charge(key), (State.READ,))
+        paid += charge.releases.get(body["name"], 0) if charge.job == body["job"] else 0
+    number = books.released(body["job"], body["name"]) + 1
+    if body["number"] != number or (body["protection"] != FREE and number > paid):
+        raise LedgerTampered(f"entry {body['seq']}: a release that nothing was reserved for")
     for account in body["unprotected"]:
         balance = books.account(account)
         books.put_account(account, replace(balance, unprotected=balance.unprotected + 1))

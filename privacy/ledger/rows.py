@@ -53,6 +53,10 @@ _RELEASE = select(schema.releases).where(
     schema.releases.c.round == bindparam("at"),
     schema.releases.c.name == bindparam("called"),
 )
+_OF_NAME = select(func.max(schema.releases.c.number)).where(
+    schema.releases.c.job == bindparam("of"), schema.releases.c.name == bindparam("called")
+)
+_OF_ANY_NAME = select(func.count()).where(schema.releases.c.job == bindparam("of"))
 _PUT_ACCOUNT = (
     update(schema.accounts)
     .where(schema.accounts.c.account == bindparam("id"))
@@ -93,6 +97,7 @@ def release_row(seq: int, body: Body) -> dict[str, Any]:
         "request": body["request"],
         "size": body["size"],
         "event": None if event is None else canonical.encode(event),
+        "number": body["number"],
         "seq": seq,
     }
 
@@ -207,6 +212,12 @@ class Rows:
         at = {"of": job, "at": round_, "called": name}
         row = self._connection.execute(_RELEASE, at).first()
         return None if row is None else dict(row._mapping)
+
+    def released(self, job: str, name: str | None = None) -> int:
+        """How many lines of the egress log a job has, of one name or of all."""
+        if name is None:
+            return int(self._connection.execute(_OF_ANY_NAME, {"of": job}).scalar_one())
+        return self._connection.execute(_OF_NAME, {"of": job, "called": name}).scalar() or 0
 
     def open_account(self, account: str, opening: Body, balance: Balance) -> None:
         """A new account."""

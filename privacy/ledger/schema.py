@@ -100,8 +100,11 @@ releases = Table(
     Column("request", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("event", Text),
+    Column("number", BigInteger, nullable=False),
     Column("seq", BigInteger, nullable=False),
+    UniqueConstraint("job", "name", "number"),
     _whole("round"),
     _whole("size"),
+    _whole("number"),
     _whole("seq"),
 )

@@ -27,6 +27,10 @@ ACTIVE = (State.RESERVED, State.STARTED, State.READ, State.SETTLED, State.FORFEI
 """The states in which a charge counts."""
 
 
+FREE = "public"
+"""The protection of a release that costs nothing: it needs no charge."""
+
+
 class Stop(StrEnum):
     """Why a job ended; it decides what a settlement may give back."""
 
@@ -62,9 +66,9 @@ class Line:
 class ChargeState:
     """One charge: its key, job, state, and what it takes from each account.
 
-    `lines` hold what counts now (after a settlement, what was settled); `payload` is the digest
-    of the request that the key stands for; `reserved_at`, `started_at` and `ended_at` are the
-    numbers of entries.
+    `lines` hold what counts now (after a settlement, what was settled); `releases` how many
+    releases of each name it pays for; `payload` is the digest of the request that the key stands
+    for; `reserved_at`, `started_at` and `ended_at` are the numbers of entries.
     """
 
     key: str
@@ -76,6 +80,7 @@ class ChargeState:
     expires: str
     accountant: str
     lines: dict[str, Line]
+    releases: dict[str, int]
     reserved_at: int
     started_at: int | None = None
     ended_at: int | None = None
@@ -104,6 +109,7 @@ class ChargeState:
             "expires": self.expires,
             "accountant": self.accountant,
             "lines": {account: line.document() for account, line in self.lines.items()},
+            "releases": self.releases,
             "reserved_at": self.reserved_at,
             "started_at": self.started_at,
             "ended_at": self.ended_at,

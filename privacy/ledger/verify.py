@@ -7,6 +7,7 @@ only heads that others hold count: `vouched_to` is the last entry that such a he
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class Replayed:
         self.balances: dict[str, Balance] = {}
         self.charges: dict[str, ChargeState] = {}
         self.releases: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._released: Counter[tuple[str, str | None]] = Counter()
         self.account_seq: dict[str, int] = {}
         self.charge_seq: dict[str, int] = {}
         self._accounts: set[str] = set()
@@ -88,10 +90,15 @@ class Replayed:
         self.charges[charge.key] = charge
         self._keys.add(charge.key)
 
+    def released(self, job: str, name: str | None = None) -> int:
+        """How many lines of the egress log a job has."""
+        return self._released[(job, name)]
+
     def put_release(self, seq: int, body: replay.Body) -> None:
         """A line of the egress log."""
         row = release_row(seq, body)
         self.releases[(row["job"], row["round"], row["name"])] = row
+        self._released.update([(row["job"], row["name"]), (row["job"], None)])
 
     def take(self, body: replay.Body) -> dict[str, Any]:
         """Apply an entry; return what it must say in `after`."""

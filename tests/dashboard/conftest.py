@@ -6,6 +6,7 @@ Accounts use the `basic` filter, whose epsilons add up, so that what a page must
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,6 +96,7 @@ class House:
             key=job,
             job=job,
             events={account.id: event for account in ledger.accounts()},
+            releases=Counter(name for name, _ in releases),
             refundable=True,
             digest="d" * 64,
             expires=self.now + timedelta(days=99),

@@ -68,6 +68,7 @@ def test_a_ledger_in_postgresql_is_read_and_verified_and_not_written(moved):
         key="job-2",
         job="job-2",
         events={"heart/record": Approximate(epsilon=1.0)},
+        releases={},
         refundable=True,
         digest="d" * 64,
         expires=moved.now.replace(year=moved.now.year + 1),

@@ -46,6 +46,7 @@ def test_the_course_of_an_account_ends_where_the_account_stands(house):
             key=key,
             job=key,
             events={"heart/record": Repeat(times=times, of=Gaussian(sigma=sigma))},
+            releases={},
             refundable=True,
             digest="d" * 64,
             expires=house.now + timedelta(days=1),

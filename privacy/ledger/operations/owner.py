@@ -11,10 +11,10 @@ from privacy.ledger.filters.base import Filter
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
-from privacy.ledger.states import ACTIVE, RUNNING, Line, State
+from privacy.ledger.states import ACTIVE, FREE, RUNNING, Line, State
 from privacy.ledger.terms import AccountTerms
 
-PROTECTIONS = ("dp", "masked", "encrypted", "public", "unprotected")
+PROTECTIONS = ("dp", "masked", "encrypted", FREE, "unprotected")
 OUTGROWN = "re-pricing found more spent than the account's capacity"
 
 
@@ -88,7 +88,7 @@ def egress(
     charges = [charge for charge in rows.charges_of(job) if charge.state in RUNNING]
     # A charge that was never read can be given back whole, so nothing may have left on it.
     read = [charge for charge in charges if charge.state is State.READ]
-    if protection != "public" and len(read) < max(len(charges), 1):
+    if protection != FREE and len(read) < max(len(charges), 1):
         raise WrongState(
             f"job {job} has no running charge whose first read is recorded: "
             "nothing of it may leave",
@@ -96,9 +96,24 @@ def egress(
             value=job,
             allowed="a charge that was started and read",
         )
+    number = rows.released(job, name) + 1
+    paid = sum(charge.releases.get(name, 0) for charge in read)
+    if protection != FREE and number > paid:
+        raise WrongState(
+            f"{name} of round {round_} of job {job} is beyond the {paid} releases of that name "
+            "that were reserved",
+            field="name",
+            value=name,
+            allowed=paid,
+        )
     accounts = sorted({account for charge in charges for account in charge.lines})
-    unprotected = accounts if protection == "unprotected" else []
-    return {"kind": "egress", **line, "unprotected": unprotected}
+    return {
+        "kind": "egress",
+        **line,
+        "number": number,
+        "charges": [] if protection == FREE else [charge.key for charge in read],
+        "unprotected": accounts if protection == "unprotected" else [],
+    }
 
 
 def set_capacity(

@@ -29,14 +29,22 @@ def reserve(
     key: str,
     job: str,
     events: Mapping[str, dict[str, Any]],
+    releases: Mapping[str, int],
     refundable: bool,
     digest: str,
     expires: datetime,
     accountant: str,
 ) -> Body | int:
     """Reserve on every account, or on none (`Refused`); `Due` before others have expired."""
-    request = {"job": job, "events": dict(events), "refundable": refundable, "digest": digest}
-    payload = canonical.sha256(request)
+    payload = canonical.sha256(
+        {
+            "job": job,
+            "events": dict(events),
+            "releases": dict(releases),
+            "refundable": refundable,
+            "digest": digest,
+        }
+    )
     before = rows.find_charge(key)
     if before is not None:
         if before.payload != payload:
@@ -74,6 +82,7 @@ def reserve(
         "refundable": refundable,
         "expires": stamp(expires),
         "accountant": accountant,
+        "releases": dict(releases),
         "lines": lines,
     }
 

@@ -79,11 +79,13 @@ def settle(
     key: str,
     executed: Mapping[str, dict[str, Any]] | None,
     stop: Stop,
+    released: int | None,
 ) -> Body | int:
     """Settle a started charge: what it cost in the end, and whether it broke its reservation.
 
     What was executed and what was reserved are both priced by today's accountant, so that they
-    compare like with like.
+    compare like with like. Nothing comes back unless the job has logged as many releases as
+    whoever computed `executed` counted.
     """
     charge = rows.charge(key)
     settlement = canonical.sha256({"executed": executed, "stop": stop.value})
@@ -99,7 +101,16 @@ def settle(
             value=sorted(executed),
             allowed=sorted(charge.lines),
         )
+    if released is not None and released != rows.released(charge.job):
+        raise WrongState(
+            f"job {charge.job} has logged other releases since what it executed was computed; "
+            "compute it again",
+            field="released",
+            value=released,
+            allowed=rows.released(charge.job),
+        )
     unread = charge.state is State.STARTED
+    back = charge.refundable and stop in RETURNING and released is not None
     if unread and any(_costs(price.one(rows, *ran)) for ran in (executed or {}).items()):
         raise WrongState(
             f"key {key!r}: something was executed, but no read was ever recorded",
@@ -118,7 +129,7 @@ def settle(
             if held.less_than(ran):
                 event, cost = executed[account], _true(balance, cost, ran)
                 breached[account] = OVERSPENT
-            elif charge.refundable and price.filter(rows, account).returns and stop in RETURNING:
+            elif back and price.filter(rows, account).returns:
                 event, cost = executed[account], _returned(balance, cost, ran)
         lines[account] = Line(event, cost).document()
     return {
@@ -128,6 +139,7 @@ def settle(
         "stop": stop.value,
         "settlement": settlement,
         "executed": None if executed is None else dict(executed),
+        "released": released,
         "lines": lines,
         "breached": breached,
     }

@@ -83,6 +83,7 @@ class Place:
             "key": key,
             "job": key,
             "events": {self.account: Repeat(times=100, of=Gaussian(sigma=100.0))},
+            "releases": {"update": 100, "u": 100, "report": 100},
             "refundable": True,
             "digest": "d" * 64,
             "expires": self.clock.now + timedelta(minutes=10),

@@ -76,7 +76,7 @@ STEPS: tuple[tuple[str, Callable[[Any, Ledger], Any]], ...] = (
     (
         "settle",
         lambda place, ledger: ledger.settle(
-            "job-1", executed={ACCOUNT: HALF}, stop=Stop.PUBLIC_LIMIT
+            "job-1", executed={ACCOUNT: HALF}, stop=Stop.PUBLIC_LIMIT, released=1
         ),
     ),
 )
@@ -144,9 +144,8 @@ def work(place: Any, seed: int, done: Connection) -> None:
         ledger.mark_read(key)
         done.send((key, State.READ))
         if numbers.random() < 0.7:
-            ledger.settle(
-                key, executed={ACCOUNT: HALF} if key[0] == "w" else None, stop=Stop.OTHER_PARTY
-            )
+            executed = {ACCOUNT: HALF} if key[0] == "w" else None
+            ledger.settle(key, executed=executed, stop=Stop.OTHER_PARTY, released=0)
             done.send((key, State.SETTLED))
 
 

@@ -205,7 +205,7 @@ def test_repeats_is_what_the_filter_admits(place, ledger):
 def test_what_was_never_run_comes_back(place, ledger, stop):
     place.run(ledger)
     full = ledger.account("heart", "record").used
-    ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=stop)
+    ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=stop, released=0)
     assert ledger.account("heart", "record").used == pytest.approx(full / 2, rel=1e-6)
 
 
@@ -221,7 +221,8 @@ def test_what_was_never_run_comes_back(place, ledger, stop):
 def test_else_the_charge_stands_whole(place, ledger, refundable, executed, stop):
     place.run(ledger, refundable=refundable)
     full = ledger.account("heart", "record").used
-    ledger.settle("job-1", executed=executed and {ACCOUNT: executed}, stop=stop)
+    executed = executed and {ACCOUNT: executed}
+    ledger.settle("job-1", executed=executed, stop=stop, released=0)
     assert ledger.account("heart", "record").used == full
 
 
@@ -288,7 +289,7 @@ def test_egress_is_written_once_and_counted_where_unprotected(place, ledger):
     line = {
         "job": "job-1",
         "round": 0,
-        "name": "metrics",
+        "name": "report",
         "digest": "a",
         "request": "b",
         "size": 3,

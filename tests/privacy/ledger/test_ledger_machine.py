@@ -160,6 +160,7 @@ class Machine(RuleBasedStateMachine):
                     key=key,
                     job=key,
                     events={ACCOUNT: event(steps)},
+                    releases={},
                     refundable=refundable,
                     digest="d",
                     expires=START + timedelta(seconds=self.time + life),
@@ -230,7 +231,9 @@ class Machine(RuleBasedStateMachine):
             return
         ran = min(part, job.steps) if job.state is State.READ else 0
         executed = {ACCOUNT: event(ran)} if job.state is State.READ else None
-        self.attempt(lambda: self.ledger.settle(key, executed=executed, stop=stop), crash)
+        self.attempt(
+            lambda: self.ledger.settle(key, executed=executed, stop=stop, released=0), crash
+        )
         job.ran = ran
         back = stop in (Stop.PUBLIC_LIMIT, Stop.RELEASED_RESULT, Stop.OTHER_PARTY)
         if job.state is State.STARTED:

@@ -65,7 +65,8 @@ def lived(place, tmp_path):
     with Mirror.create(f"sqlite:///{tmp_path / 'mirror.db'}") as mirror:
         mirror.accept(ledger.start("job-1", go="g" * 64))
         ledger.mark_read("job-1")
-        mirror.accept(ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=Stop.PUBLIC_LIMIT))
+        half = {"executed": {ACCOUNT: HALF}, "stop": Stop.PUBLIC_LIMIT, "released": 0}
+        mirror.accept(ledger.settle("job-1", **half))
         mirror.accept(place.reserve(ledger, "job-2"))
         mirror.accept(ledger.start("job-2", go="g" * 64))
         place.reserve(ledger, "job-3")

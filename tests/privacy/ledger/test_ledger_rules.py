@@ -50,7 +50,7 @@ def test_a_forged_refund_is_found(place, ledger, monkeypatch, stop):
     with monkeypatch.context() as patch:
         patch.setattr(run, "RETURNING", tuple(Stop))
         patch.setattr(replay, "RETURNING", tuple(Stop))
-        ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=stop)
+        ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=stop, released=0)
         assert ledger.verify().ok
     found = ledger.verify()
     assert not found.ok and found.first_bad["seq"] == 5
@@ -67,7 +67,7 @@ def test_a_forged_refund_of_a_charge_that_returns_nothing_is_found(place, ledger
     with monkeypatch.context() as patch:
         patch.setattr("privacy.ledger.rows.ChargeState.read", staticmethod(refundable))
         patch.setattr("privacy.ledger.rows.charge_row", lambda *_: {})
-        ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=Stop.OTHER_PARTY)
+        ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=Stop.OTHER_PARTY, released=0)
     found = ledger.verify()
     assert not found.ok and found.first_bad["seq"] == 5
 
