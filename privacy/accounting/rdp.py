@@ -212,8 +212,7 @@ def _laplace(scale: float, at: Curve) -> Curve:
     b = 1 / scale
     larger = np.log(at / (2 * at - 1)) + (at - 1) * b
     smaller = np.log((at - 1) / (2 * at - 1)) - at * b
-    bound: Curve = np.minimum(b, np.logaddexp(larger, smaller) / (at - 1) * (1 + SLACK))
-    return bound
+    return _bounded(b, at, np.logaddexp(larger, smaller) / (at - 1))
 
 
 def _randomized_response(event: RandomizedResponse, at: Curve) -> Curve:
@@ -227,8 +226,16 @@ def _randomized_response(event: RandomizedResponse, at: Curve) -> Curve:
             np.full_like(at, (math.log(others) if others else -np.inf) - total),
         ]
     )
-    value: Curve = np.logaddexp.reduce(terms, axis=0) / (at - 1)
-    return np.minimum(high, np.maximum(value, 0.0) * (1 + SLACK))
+    return _bounded(high, at, np.logaddexp.reduce(terms, axis=0) / (at - 1))
+
+
+def _bounded(pure: float, at: Curve, value: Curve) -> Curve:
+    """Round a pure mechanism's loss up; where rounding swallows it, its epsilon bounds it.
+
+    The value is the logarithm of a sum near one, so it is off by some 2^-52 / (a - 1).
+    """
+    rounded = np.maximum(value, 0.0) * (1 + SLACK) + 2e-15 / (at - 1)
+    return np.minimum(rounded, np.minimum(pure, _pure(pure, at)))
 
 
 def _pure(pure: float, at: Curve) -> Curve:

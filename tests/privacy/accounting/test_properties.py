@@ -204,6 +204,17 @@ def test_renyi_of_laplace_and_of_randomized_response_by_definition():
     assert ours == pytest.approx(math.log((p**order * q ** (1 - order)).sum()) / (order - 1))
 
 
+@pytest.mark.parametrize("small", [1e-3, 1e-6, 1e-10])
+def test_a_loss_that_rounding_would_swallow_is_still_a_loss(small):
+    """To the second order in a small epsilon both divergences are a variance: a b^2 / 2 or less."""
+    laplace = rdp.rdp(Laplace(scale=1 / small), ORDERS)
+    response = rdp.rdp(RandomizedResponse(epsilon=small, categories=2), ORDERS, Relation.REPLACE)
+    at = np.array(ORDERS)
+    assert (laplace >= 0.99 * at * small**2 / 2).all()
+    assert (response >= 0.99 * at * small**2 / 2).all()
+    assert (laplace <= at * small**2 / 2 * (1 + 1e-6)).all()
+
+
 def test_renyi_of_the_discrete_gaussian_is_below_its_bound():
     x = np.arange(-400, 401)
     for sigma in (1.0, 4.0):
