@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("dashboard", "federation", "flows", "infra", "privacy", "secure")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = {
-    line.split("==")[0].lower().replace("_", "-"): line.split("==")[1]
+    canonicalize_name(line.split("==")[0]): line.split("==")[1]
     for line in (ROOT / "constraints.txt").read_text().splitlines()
     if "==" in line and not line.startswith("#")
 }
@@ -44,14 +45,49 @@ def test_no_way_in_from_untrusted_bytes(forbidden):
     assert found == []
 
 
-def test_the_lock_pins_every_dependency_and_nothing_with_a_local_label():
+def closure(*extras):
+    """Names of all that installs with Tacit and these extras, as the installed metadata say."""
+    todo, seen = {("tacit", extra) for extra in ("", *extras)}, set()
+    while todo:
+        name, extra = here = todo.pop()
+        seen.add(here)
+        for text in importlib.metadata.requires(name) or []:
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                found = {(canonicalize_name(needed.name), e) for e in ("", *needed.extras)}
+                todo |= found - seen
+    return {name for name, _ in seen} - {"tacit"}
+
+
+def test_every_line_of_the_lock_is_one_exact_public_version():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    for line in lines:
+        # No local label (+cpu) and no hash: any index may serve it, the CPU index too.
+        assert re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[0-9A-Za-z.]+", line), line
+    assert LOCK["torch"] == "2.13.0"
+    assert len(LOCK) == sum(not line.startswith("#") for line in lines)
+
+
+def test_the_lock_pins_every_dependency_and_what_they_need():
     extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
-        name = requirement.name.lower().replace("_", "-")
+        name = canonicalize_name(requirement.name)
         if name != "tacit":
             assert LOCK[name] in requirement.specifier, requirement
-    assert [v for v in LOCK.values() if "+" in v] == []
-    assert not re.search(r"file:|https?://", (ROOT / "constraints.txt").read_text())
+    assert closure(*PROJECT["optional-dependencies"]) == set(LOCK)
+
+
+def test_what_runs_here_is_the_lock():
+    installed = {n: importlib.metadata.version(n).partition("+")[0] for n in LOCK}
+    assert installed == LOCK
+
+
+def test_benchmarks_import_their_sibling_and_never_the_package_that_opacus_installs():
+    files = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split() or [str(p.relative_to(ROOT)) for p in modules()]
+    pattern = re.compile(r"^\s*(from|import) benchmarks\b", re.MULTILINE)
+    assert [f for f in files if pattern.search((ROOT / f).read_text())] == []
 
 
 def test_no_locked_distribution_owns_one_of_our_names():
