@@ -11,7 +11,7 @@ from typing import Any
 from federation.errors import BadInput, NotFound
 from federation.home import Home
 from federation.spec import JobSpec
-from privacy.ledger import Ledger, Receipt
+from privacy.ledger import Head, Ledger, Receipt, checkpoint
 from privacy.ledger.mirror import Mirror
 from secure.keys import SigningKey, verify
 
@@ -126,8 +126,14 @@ def forecast_lines(home: Home, silo: str | None, spec: JobSpec | None) -> list[d
     return lines
 
 
-def verification(home: Home, silo: str | None) -> dict[str, Any]:
-    """Verify the ledgers here against chain, head file and the coordinator's mirror."""
+def verification(home: Home, silo: str | None, anchors: Path | None = None) -> dict[str, Any]:
+    """Verify the ledgers here against chain, head file, the coordinator's mirror, and anchors.
+
+    `anchors` is a directory of checkpoints that `tacit ledger anchor` wrote. One that the silo's
+    key did not sign, or that the chain does not hold, is an integrity failure.
+    """
+    if anchors is not None and not anchors.is_dir():
+        raise NotFound(f"{anchors}: no such directory", field="against", value=str(anchors))
     with open_mirror(home) as mirror:
         heads = mirror.heads()
     lines: list[dict[str, Any]] = []
@@ -135,6 +141,8 @@ def verification(home: Home, silo: str | None) -> dict[str, Any]:
     with opened(home, silo) as ledgers:
         for name, ledger in ledgers.items():
             known = [heads[name]] if name in heads else []
+            if anchors is not None:
+                known += _anchored(home, name, anchors)
             result = ledger.verify(known_heads=known)
             lines.append(
                 {
@@ -143,6 +151,7 @@ def verification(home: Home, silo: str | None) -> dict[str, Any]:
                     "entries": result.entries,
                     "ok": result.ok,
                     "vouched_to": result.vouched_to,
+                    "vouched_by": result.vouched_by,
                 }
             )
             if result.first_bad and first_bad is None:
@@ -153,6 +162,16 @@ def verification(home: Home, silo: str | None) -> dict[str, Any]:
         "first_bad": first_bad,
         "ledgers": lines,
     }
+
+
+def _anchored(home: Home, silo: str, directory: Path) -> list[Head]:
+    """The heads in the checkpoints of one silo, which are named SILO-ENTRY.json."""
+    public = home.federation().silos[silo].public_key
+    return [
+        checkpoint.read(path, public=public, verify=verify)
+        for path in sorted(directory.glob("*.json"))
+        if path.stem.rpartition("-")[0] == silo
+    ]
 
 
 def recovered(home: Home, silo: str, export: Path | None) -> dict[str, Any]:

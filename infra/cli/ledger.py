@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 SiloOption = Annotated[str | None, typer.Option("--silo", help="Only this silo.")]
 
 
-def verify(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -> None:
+def verify(
+    silo: SiloOption = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A directory of heads that tacit ledger anchor wrote.")
+    ] = None,
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
     """Check every column of every ledger against its chain, its head and what others hold."""
     with reporting(json) as out:
         from federation.books import verification
 
-        document = verification(find_home(home), silo)
+        document = verification(find_home(home), silo, against)
         out.result(document, lambda screen: _show(document, screen))
         raise typer.Exit(0 if document["ok"] else 4)
 
@@ -93,7 +100,7 @@ def _show(document: dict[str, Any], screen: Console) -> None:
     for line in document["ledgers"]:
         word = "holds" if line["ok"] else "IS BROKEN"
         vouched = line["vouched_to"]
-        by = f"; the coordinator vouches up to entry {vouched}" if vouched is not None else ""
+        by = f"; {line['vouched_by']} vouches up to entry {vouched}" if vouched else ""
         screen.print(f"{line['silo']}: the chain of {line['entries']} entries {word}{by}")
     bad = document["first_bad"]
     if bad:

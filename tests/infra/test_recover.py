@@ -31,6 +31,8 @@ def restored(tmp_path_factory: pytest.TempPathFactory, tacit_json: Any) -> Path:
     ledger = home / "silos" / "silo-1" / "ledger.db"
     with closing(sqlite3.connect(ledger)) as source:
         source.execute("VACUUM INTO ?", (str(root / "backup.db"),))
+    with closing(sqlite3.connect(home / "coordinator" / "mirror.db")) as source:
+        source.execute("VACUUM INTO ?", (str(root / "empty-mirror.db"),))
     quoted = tacit_json("quote", root / "job.yaml", "--home", home)["silos"]["silo-1"]
     (root / "charge").write_text(repr(quoted["charge"]))
     tacit_json("run", root / "job.yaml", "--home", home)
@@ -86,3 +88,27 @@ def test_what_is_no_export_is_refused(restored: Path, tmp_path: Path, tacit_json
         "ledger", "recover", "silo-1", "--from", tmp_path / "notes.jsonl", "--home", home, code=2
     )["error"]
     assert error["value"] == 1 and "line 1" in error["message"]
+
+
+def test_an_anchor_kept_elsewhere_vouches_and_finds_a_rewritten_ledger(
+    restored: Path, tmp_path: Path, tacit_json: Any
+) -> None:
+    home = shutil.copytree(restored / "fed", tmp_path / "fed")
+    tacit_json("ledger", "recover", "silo-1", "--from", restored / "export.jsonl", "--home", home)
+    tacit_json("ledger", "anchor", tmp_path / "elsewhere", "--home", home)
+    (home / "coordinator" / "mirror.db").unlink()
+    shutil.copy(restored / "empty-mirror.db", home / "coordinator" / "mirror.db")
+    verify = ("ledger", "verify", "--home", home)
+    assert {line["vouched_to"] for line in tacit_json(*verify)["ledgers"]} == {0}
+    found = tacit_json(*verify, "--against", tmp_path / "elsewhere")
+    for line in found["ledgers"]:
+        assert line["vouched_to"] == line["entries"] and line["vouched_by"].endswith(".json")
+
+    for leftover in home.glob("silos/silo-1/ledger.db-*"):
+        leftover.unlink()
+    shutil.copy(restored / "backup.db", home / "silos" / "silo-1" / "ledger.db")
+    (home / "silos" / "silo-1" / "ledger.head").unlink()
+    assert tacit_json(*verify)["ok"]  # alone it looks whole
+    found = tacit_json(*verify, "--against", tmp_path / "elsewhere", code=4)
+    assert found["first_bad"]["silo"] == "silo-1"
+    tacit_json(*verify, "--against", tmp_path / "nowhere", code=2)
