@@ -13,36 +13,31 @@ head to a file outside the database before it returns. The rules are in docs/led
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
 from privacy.errors import InvalidRequest
 from privacy.events import Event
-from privacy.ledger import canonical, checkpoint, clock, founding, recovery, schema
+from privacy.ledger import canonical, checkpoint, clock, founding, nonces, recovery
 from privacy.ledger import verify as verification
-from privacy.ledger.balance import Balance, repeats
-from privacy.ledger.chain import Entry, Head, Identity, Receipt
+from privacy.ledger.chain import Head, Identity, Receipt
 from privacy.ledger.filters import open_filter
-from privacy.ledger.filters.amounts import Charge
-from privacy.ledger.filters.base import Filter
 from privacy.ledger.heads import HeadFile
-from privacy.ledger.history import history
+from privacy.ledger.looking import Looking
 from privacy.ledger.operations import owner, reserve, run
-from privacy.ledger.pricing import Pricer, Prices, Unpriced, accountant_version
+from privacy.ledger.pricing import Pricer, Unpriced, accountant_version
 from privacy.ledger.rows import Rows
 from privacy.ledger.signing import Signer, Verifier
-from privacy.ledger.states import ChargeState, Stop
+from privacy.ledger.states import Stop
 from privacy.ledger.store import Store
 from privacy.ledger.terms import AccountTerms, check_epsilon, name
-from privacy.ledger.views import Account, Admission, Spend, account_view, admission_view
+from privacy.ledger.views import Account
 from privacy.ledger.writer import Writer
 
 
-class Ledger:
+class Ledger(Looking):
     """A silo's ledger, open; safe to share between threads and processes.
 
     Make one with `create` or `open`. Errors are those of `privacy.errors`, `LedgerTampered` from
@@ -58,13 +53,11 @@ class Ledger:
         verify: Verifier,
         now: Callable[[], datetime],
     ) -> None:
-        self._store = store
-        self._identity = identity
+        super().__init__(store, identity)
         self._heads = heads
         self._signer = signer
         self._verify = verify
         self._now = now
-        self._prices = Prices()
         self._writer = Writer(store, identity, heads, signer, now)
 
     @classmethod
@@ -109,11 +102,6 @@ class Ledger:
         store.upgrade()
         store.close()
 
-    @property
-    def path(self) -> str:
-        """Where the database is: a path, or an address without its password."""
-        return str(self._store.path or self._store.shown)
-
     def close(self) -> None:
         """Close the database's connections."""
         self._store.close()
@@ -125,17 +113,6 @@ class Ledger:
         made = open_filter(terms)
         self._append(lambda rows, price, now: owner.open_account(rows, terms=terms, filter_=made))
         return self.account(terms.source, terms.unit)
-
-    def accounts(self) -> list[Account]:
-        """All accounts, by name."""
-        with self._store.reading() as connection:
-            rows = self._rows(connection)
-            return [self._view(rows, account) for account in rows.accounts()]
-
-    def account(self, source: str, unit: str) -> Account:
-        """One account; one that is not there raises `InvalidRequest`."""
-        with self._store.reading() as connection:
-            return self._view(self._rows(connection), f"{source}/{unit}")
 
     def set_capacity(self, account_id: str, epsilon: float, reason: str) -> Account:
         """Set an account's capacity; what it claims stays the largest ever set."""
@@ -162,21 +139,6 @@ class Ledger:
         self._append(lambda rows, price, now: owner.breach(rows, accounts=named, reason=reason))
 
     # Charges
-
-    def charge_for(self, account_id: str, event: Event) -> Charge:
-        """Price an event on an account, in its filter's units; changes nothing."""
-        filter_, balance = self._filter(account_id)
-        return self._prices.of(filter_, event, balance.epsilon)
-
-    def would_admit(self, account_id: str, event: Event) -> Admission:
-        """What the account would say to the event now; changes nothing."""
-        filter_, balance = self._filter(account_id)
-        return admission_view(filter_, balance, self._prices.of(filter_, event, balance.epsilon))
-
-    def repeats(self, account_id: str, event: Event) -> int | None:
-        """How many such events the account still admits; `None` where they cost nothing."""
-        filter_, balance = self._filter(account_id)
-        return repeats(balance, self._prices.of(filter_, event, balance.epsilon))
 
     def reserve(
         self,
@@ -296,37 +258,21 @@ class Ledger:
         )
         return done.seq if isinstance(done, Receipt) else done
 
-    # Looking
+    # Around the chain
 
-    def released(self, job: str) -> int:
-        """How many releases a job has logged."""
-        with self._store.reading() as connection:
-            return self._rows(connection).released(job)
+    def see_nonce(self, nonce: str, digest: str, until: datetime) -> bool:
+        """Record that a message was seen, durably; whether it is the first time.
 
-    def charge(self, key: str) -> ChargeState | None:
-        """The charge of a key, `None` where there is none."""
-        with self._store.reading() as connection:
-            return self._rows(connection).find_charge(key)
-
-    def history(self, account_id: str) -> list[Spend]:
-        """The charges that count on an account, in the order of their reservations."""
-        with self._store.reading() as connection:
-            return history(connection, self._rows(connection), account_id)
-
-    def head(self) -> Head:
-        """Number and hash of the last entry."""
-        with self._store.reading() as connection:
-            seq, _, hash_ = self._rows(connection).last()
-        return Head(seq, hash_, self._identity.silo)
-
-    def entries(self, after: int = 0) -> Iterator[Entry]:
-        """The entries with a number above `after`, in order."""
-        table, identity = schema.entries.c, self._identity
-        query = select(table.body, table.hash, table.signature)
-        with self._store.reading() as connection:
-            found = connection.execute(query.where(table.seq > after).order_by(table.seq))
-            for row in found.yield_per(1000):
-                yield Receipt(identity.silo, identity.public, row.body, row.hash, row.signature)
+        `False`: the same nonce came before with the same `digest`, a redelivery. Another digest
+        raises `KeyConflict`. The nonce is kept up to `until`, which must lie ahead, and dropped
+        after it. What was seen is no part of balances and stands in no entry.
+        """
+        now = self._now()
+        return self._store.write(
+            lambda connection: nonces.see(
+                connection, nonce=nonce, digest=digest, until=until, now=now
+            )
+        )
 
     def checkpoint(self, path: Path) -> Head:
         """Write a signed checkpoint, to be kept where this host cannot change it."""
@@ -351,17 +297,6 @@ class Ledger:
         )
 
     # Inside
-
-    def _rows(self, connection: Any) -> Rows:
-        return Rows(connection, self._identity)
-
-    def _view(self, rows: Rows, account: str) -> Account:
-        return account_view(rows.opening(account), rows.account(account), rows.account_seq(account))
-
-    def _filter(self, account: str) -> tuple[Filter, Balance]:
-        with self._store.reading() as connection:
-            rows = self._rows(connection)
-            return self._prices.filter(rows, account), rows.account(account)
 
     def _append(self, decide: Decision) -> Receipt | int:
         """Append what an operation decides, once all that it needs beforehand is done."""

@@ -3,6 +3,7 @@
 `entries` is the truth: its `body` is what was signed, its other columns are an index on it.
 `accounts`, `charges` and `releases` are caches of what the entries add up to, so that the cost of
 an operation does not grow with their number. `verify` compares every column of all of them.
+`nonces` holds messages that were seen, for as long as they could come again; it is in no entry.
 """
 
 from __future__ import annotations
@@ -107,4 +108,13 @@ releases = Table(
     _whole("size"),
     _whole("number"),
     _whole("seq"),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("nonce", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("until", Text, nullable=False),
+    Index(None, "until"),
 )

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 
 from privacy.errors import LedgerError, LedgerTampered, PrivacyError
-from privacy.ledger import canonical, replay, schema, triggers
+from privacy.ledger import canonical, nonces, replay, schema, triggers
 from privacy.ledger.balance import Balance
 from privacy.ledger.chain import SCHEMA, Head, Identity, check_seal, check_signature
 from privacy.ledger.heads import HeadFile
@@ -306,6 +306,10 @@ def _check_caches(connection: Connection, books: Replayed) -> None:
     found += _differences(
         connection, schema.releases, ("job", "round", "name"), dict(books.releases)
     )
+    found += [
+        _BadError(0, f"table nonces: row {nonce} is malformed")
+        for nonce in nonces.malformed(connection)
+    ]
     if found:
         raise min(found, key=lambda bad: bad.seq)
 

@@ -104,7 +104,9 @@ def account_view(opening: dict[str, Any], balance: Balance, seq: int) -> Account
         largest_capacity_epsilon=balance.largest,
         spent_epsilon=spent,
         reserved_epsilon=taken - spent if taken > spent else 0.0,
-        remaining_epsilon=0.0 if balance.breached else max(balance.epsilon - taken, 0.0),
+        remaining_epsilon=max(balance.epsilon - taken, 0.0)
+        if open_ and not balance.breached
+        else 0.0,
         used=gone,
         status=_status(balance, gone, open_),
         unprotected=balance.unprotected,

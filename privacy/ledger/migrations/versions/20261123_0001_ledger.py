@@ -86,4 +86,12 @@ def upgrade() -> None:
         _whole("releases", "number"),
         _whole("releases", "seq"),
     )
+    op.create_table(
+        "nonces",
+        sa.Column("nonce", text, nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("until", text, nullable=False),
+        sa.PrimaryKeyConstraint("nonce", name=op.f("pk_nonces")),
+    )
+    op.create_index(op.f("ix_nonces_until"), "nonces", ["until"])
     triggers.create(op.get_bind())
