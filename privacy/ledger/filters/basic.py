@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from privacy.events import Event, Relation
+from privacy.events import All, Approximate, Event, Exchanged, Poisson, Relation, Repeat
 from privacy.ledger.filters.amounts import UNIT, Charge, Loss, charged, held
 
 _STEPS = 14
@@ -50,9 +50,9 @@ class Basic:
         def priced(share: float) -> float:
             return float(pld.job_epsilon(event, self._delta * share, self._relation))
 
-        whole = priced(1.0)
-        if whole == 0:
+        if _free(event):
             return Charge((0,))
+        whole = priced(1.0)
         if whole > epsilon:
             return Charge((charged(whole),), delta=UNIT)
         low, high, best = 0.0, 1.0, whole
@@ -68,3 +68,15 @@ class Basic:
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The sum."""
         return math.inf if sums[0] is None else sums[0] / UNIT
+
+
+def _free(event: Event) -> bool:
+    """Whether nothing is run at all: what is run has its share of delta, however small."""
+    match event:
+        case Repeat(times=0) | Poisson(rate=0.0) | Approximate(epsilon=0.0, delta=0.0):
+            return True
+        case Repeat(of=of) | Poisson(of=of) | Exchanged(of=of):
+            return _free(of)
+        case All(of=parts):
+            return all(_free(part) for part in parts)
+    return False
