@@ -44,6 +44,7 @@ def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes) -> dict[
     separate = [False, True] if isinstance(dataset.split, FileSplit) else [False]
     faults: dict[tuple[str, str], int] = {}
     notes: dict[str, int] = {}
+    warnings: list[str] = []
     rows = left_out = inside = 0
     for test in separate:
         table = read(source, dataset.columns, separate_test=test)
@@ -57,6 +58,7 @@ def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes) -> dict[
             faults[rule] = faults.get(rule, 0) + count
         for note, count in table.notes.items():
             _add(notes, note, count)
+        warnings += table.warnings
     train_part, test_part = (load_part(config, dataset, part) for part in PARTS)
     if dataset.subject is not None:
         _add(
@@ -79,7 +81,7 @@ def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes) -> dict[
         ],
         "notes": notes,
         "sizes": sizes,
-        "warnings": _warnings(sizes, absent),
+        "warnings": warnings + _warnings(sizes, absent),
     }
 
 

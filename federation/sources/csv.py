@@ -1,8 +1,10 @@
 """CSV files with a header line, read by the standard library.
 
-Its reader forgives everything that a row can contain: a row with too few fields has missing
-values, surplus fields are ignored, bytes that are not UTF-8 become replacement characters. One
-row is what the format makes one row, line breaks inside quotes included.
+Every value is text: no type is inferred, so no row decides how another is read. The reader
+forgives everything that a row can contain: a row with too few fields has missing values, surplus
+fields are ignored, bytes that are not UTF-8 stay apart from one another. One row is what the
+format makes one row, line breaks inside quotes included: a quote that opens a field and is never
+closed takes the lines after it, which is a matter of the file and told by its owner's check.
 """
 
 from __future__ import annotations
@@ -18,6 +20,18 @@ import numpy as np
 from federation.errors import BadInput
 from federation.settings import CsvSource
 from federation.sources.table import Table, existing, unreadable
+
+csv.field_size_limit(2**31 - 1)  # at its limit the reader would make many rows of one
+
+LONG = 131_072
+"""Characters above which a field is worth a word to its owner."""
+
+TOLERANCE = 1.1
+"""Lines per row above which the quotes are worth a word to the owner."""
+
+_RAGGED = "rows with too few or too many fields"
+_BROKEN_LINES = "rows with line breaks inside quotes"
+_LONG = f"rows with a field of more than {LONG} characters"
 
 
 def has_test(source: CsvSource) -> bool:
@@ -36,35 +50,44 @@ def read(source: CsvSource, wanted: Sequence[str], *, separate_test: bool) -> Ta
     """Read columns as text; an absent field is None."""
     path = _path(source, separate_test)
     values: list[list[str | None]] = [[] for _ in wanted]
-    notes = {"rows with too few or too many fields": 0, "rows that could not be read": 0}
+    notes = dict.fromkeys((_RAGGED, _BROKEN_LINES, _LONG), 0)
+    rows = lines = 0
     with _open(path) as file:
-        lines = csv.reader(file, delimiter=source.delimiter)
-        header = _header(lines, path)
+        reader = csv.reader(file, delimiter=source.delimiter)
+        header = _header(reader, path)
         places = [header.index(name) for name in wanted]
-        for row in _rows(lines):
-            if row is None:
-                notes["rows that could not be read"] += 1
-                continue
+        before = reader.line_num
+        for row in _rows(reader, path):
+            taken, before = reader.line_num - before, reader.line_num
             if not row:
                 continue
-            if len(row) != len(header):
-                notes["rows with too few or too many fields"] += 1
+            rows += 1
+            lines += taken
+            notes[_BROKEN_LINES] += taken > 1
+            notes[_LONG] += max(map(len, row)) > LONG
+            notes[_RAGGED] += len(row) != len(header)
             for place, column in zip(places, values, strict=True):
                 column.append(row[place] if place < len(row) else None)
-    rows = len(values[0]) if values else 0
     table = {name: _objects(column) for name, column in zip(wanted, values, strict=True)}
-    return Table(table, rows, {note: count for note, count in notes.items() if count})
+    found = {note: count for note, count in notes.items() if count}
+    return Table(table, rows, found, _warnings(rows, lines))
 
 
-def _rows(lines: Iterator[list[str]]) -> Iterator[list[str] | None]:
-    """Rows, None for one that the reader gives up on (a field above its limit)."""
-    while True:
-        try:
-            yield next(lines)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield None
+def _warnings(rows: int, lines: int) -> tuple[str, ...]:
+    """What the owner should look at where quotes made far fewer rows than there are lines."""
+    if lines <= TOLERANCE * rows:
+        return ()
+    return (
+        f"{lines} lines made {rows} rows: a quote that was never closed makes one row of all "
+        "lines after it; double every quote inside a quoted field, or export the file again",
+    )
+
+
+def _rows(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error:  # one field of more than 2 GiB
+        raise unreadable(path, "CSV") from None
 
 
 def _objects(column: list[str | None]) -> np.ndarray:
@@ -78,7 +101,7 @@ def _path(source: CsvSource, separate_test: bool) -> Path:
 
 
 def _open(path: Path) -> TextIO:
-    return path.open(newline="", encoding="utf-8-sig", errors="replace")
+    return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
 
 
 def _header(lines: Iterator[list[str]], path: Path) -> tuple[str, ...]:
@@ -86,7 +109,9 @@ def _header(lines: Iterator[list[str]], path: Path) -> tuple[str, ...]:
         first = next(chain((row for row in lines if row), iter([[]])))
     except csv.Error:
         raise unreadable(path, "CSV") from None
-    names = tuple(name.strip() for name in first)
+    names = tuple(
+        name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip() for name in first
+    )
     if not names:
         raise BadInput(
             f"source {path}: no header line",

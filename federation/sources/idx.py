@@ -72,7 +72,7 @@ def read_idx(path: Path) -> NDArray[Any]:
             raise ValueError
         native: NDArray[Any] = values.reshape(shape).astype(_TYPES[kind].newbyteorder("="))
         return native
-    except (ValueError, KeyError, struct.error, OSError, EOFError, zlib.error):
+    except (ValueError, KeyError, struct.error, OSError, EOFError, zlib.error, MemoryError):
         raise unreadable(path, "IDX") from None
 
 

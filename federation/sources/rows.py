@@ -26,11 +26,11 @@ from federation.schema import (
     HashSplit,
     ImageFeature,
     NumberFeature,
-    canonical_text,
 )
 from federation.settings import SiloConfig
 from federation.sources.locator import file_source
 from federation.sources.table import PARTS, Table, read
+from federation.sources.values import identities, numbers, texts
 
 Bools = NDArray[np.bool_]
 
@@ -103,7 +103,7 @@ def map_rows(dataset: Dataset, table: Table) -> Mapped:
     labels = _labels(dataset, table, fault)
     subjects = None
     if dataset.subject is not None:
-        subjects = texts(table.columns[dataset.subject.column])
+        subjects = identities(table.columns[dataset.subject.column])
         nobody = np.array([s is None for s in subjects], dtype=bool)
         fault(dataset.subject.column, "no subject: left out", nobody, drop=True)
     return Mapped(features, labels, subjects, keep, faults)
@@ -261,7 +261,7 @@ def _images(
                 flat[row] = _float32(pixels.reshape(-1))
         fault(name, "not an image of the declared shape: left out", wrong, drop=True)
     else:
-        if column.dtype.kind not in "biuf" or column[:1].size not in (0, size):
+        if column.dtype.kind not in "biuf" or int(np.prod(column.shape[1:])) != size:
             raise BadInput(
                 f"column {name!r}: its arrays do not have the declared shape {list(image.shape)}",
                 field="column",
@@ -306,46 +306,3 @@ def _labels(dataset: Dataset, table: Table, fault: Fault) -> NDArray[np.int64]:
         codes = np.where(np.isnan(values), -1, above).astype(np.int64)
     fault(label.column, "label outside its rule: left out", codes < 0, drop=True)
     return codes
-
-
-def texts(column: NDArray[Any]) -> NDArray[np.object_]:
-    """The canonical text of each value, None where there is none."""
-    if column.dtype.kind in "biu":
-        unique, where = np.unique(column, return_inverse=True)
-        found = np.empty(len(unique), dtype=object)
-        found[:] = [canonical_text(value) for value in unique]
-        return found[where.reshape(-1)]
-    seen: dict[str, str | None] = {}  # most columns of text repeat a few texts
-    found = np.empty(len(column), dtype=object)
-    for row, value in enumerate(column):
-        if type(value) is not str:
-            found[row] = canonical_text(value)
-            continue
-        if value not in seen:
-            seen[value] = canonical_text(value)
-        found[row] = seen[value]
-    return found
-
-
-def numbers(column: NDArray[Any]) -> NDArray[np.float64]:
-    """Each value as a number, NaN where it is none."""
-    if column.dtype.kind in "biuf":
-        return column.astype(np.float64)
-    return np.array([_number(value) for value in column], dtype=np.float64)
-
-
-def _number(value: object) -> float:
-    if type(value) is str:
-        try:
-            return float(value)
-        except ValueError:
-            pass  # not a plain number: perhaps a truth value
-    text = canonical_text(value)
-    if text is None:
-        return float("nan")
-    if text in ("true", "false"):
-        return float(text == "true")
-    try:
-        return float(text)
-    except (ValueError, OverflowError):
-        return float("nan")

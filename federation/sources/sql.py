@@ -132,7 +132,7 @@ def _sqlite(source: SqlSource, engine: sa.Engine, url: sa.URL) -> None:
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
         connection.execute("PRAGMA query_only = ON")
-        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
 
 
 def _unreachable(source: SqlSource, engine: sa.Engine, error: Exception) -> Missing:

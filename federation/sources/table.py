@@ -24,11 +24,15 @@ PARTS = ("train", "test")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns by name: numbers [rows], objects [rows], or arrays [rows, ...] such as images."""
+    """Columns by name: numbers [rows], objects [rows], or arrays [rows, ...] such as images.
+
+    `notes` and `warnings` are for the owner's check only.
+    """
 
     columns: Mapping[str, NDArray[Any]]
     rows: int
     notes: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
@@ -93,6 +97,13 @@ def check_columns(
                 field="column",
                 value=name,
                 allowed=list(there),
+            )
+        if there.count(name) > 1:
+            raise BadInput(
+                f"source of {', '.join(source.datasets)}: column {name!r} is there twice",
+                field="column",
+                value=name,
+                allowed="each name once",
             )
 
 

@@ -97,6 +97,27 @@ def test_separate_files_are_both_looked_at(tmp_path: Path) -> None:
     assert "rows of neither part" not in found["notes"]
 
 
+def test_a_quote_that_was_never_closed_is_told(tmp_path: Path) -> None:
+    good = ",".join(row())
+    lines = [",".join(HEADER), good, good.replace("f,a", '"f,a'), *[good] * 20]
+    (tmp_path / "r.csv").write_text("\n".join(lines))
+    config = silo({"kind": "csv", "path": str(tmp_path / "r.csv")})
+    found = check_source(config, dataset(), Sizes(train=1, test=1))
+    assert found["notes"]["rows with line breaks inside quotes"] == 1
+    assert found["warnings"][0].startswith("22 lines made 2 rows: a quote")
+
+
+def test_long_fields_and_broken_lines_are_counted(tmp_path: Path) -> None:
+    rows = [row() for _ in range(30)] + [row(age="x" * 140_000), row(sex="f\nm")]
+    config = write_csv(tmp_path / "r.csv", HEADER, rows)
+    found = check_source(config, dataset(), Sizes(train=32, test=1))
+    assert found["notes"] == {
+        "rows with line breaks inside quotes": 1,
+        "rows with a field of more than 131072 characters": 1,
+    }
+    assert not any("lines made" in warning for warning in found["warnings"])
+
+
 def test_the_owner_is_told_in_words(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", HEADER, ROWS)
     schema = {

@@ -88,14 +88,16 @@ def test_a_subject_counts_at_most_max_rows_and_one_without_a_name_none(tmp_path:
     part = load_part(config, data, "train")
     assert part.subjects is not None
     _, counts = np.unique(part.subjects, return_counts=True)
-    assert sorted(counts) == [2, 2, 2, 3]  # 007 and 7.0 are one
+    assert sorted(counts) == [1, 1, 2, 2, 3]  # 007 and 7.0 are two people
 
 
-def test_a_field_beyond_the_readers_limit_costs_its_row_only(tmp_path: Path) -> None:
+def test_a_very_long_field_is_one_field_of_one_row(tmp_path: Path) -> None:
+    """Above the reader's own limit, its line breaks would be taken for rows."""
     good = ["50", "0.5", "1", "f", "a", "0", "train"]
-    rows = [good, ["x" * 200_000, *good[1:]], good]
-    config = write_csv(tmp_path / "r.csv", HEADER, rows)
-    assert len(load_part(config, dataset(), "train")) == 2
+    inside = "z" * 140_000 + "\n" + "50,0.5,1,f,a,0,train\n" * 5
+    config = write_csv(tmp_path / "r.csv", HEADER, [good, [inside, *good[1:]], good])
+    part = load_part(config, dataset(), "train")
+    np.testing.assert_array_equal(part.features[:, 0] == 0, [False, True, False])
 
 
 def test_bounds_are_reached_and_never_passed(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import sqlite3
 import struct
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -322,6 +324,92 @@ def test_an_archive_with_python_objects_is_refused(tmp_path: Path) -> None:
     config = silo({"kind": "npz", "path": "r.npz"}, tmp_path)
     with pytest.raises(BadInput, match="cannot be read as"):
         load_part(config, dataset(**DIGITS), "train")
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda archive: archive.writestr("x", b"not an array"),
+        lambda archive: archive.writestr("x.npy", b"not an array"),
+        lambda archive: archive.writestr("x.npy", b"\x93NUMPY\x01\x00v\x00{'descr': 'nonsense'"),
+        lambda archive: archive.writestr("x.npy", array_bytes()[:-1]),
+        lambda archive: [archive.writestr("x.npy", array_bytes()) for _ in range(2)],
+    ],
+    ids=["no array", "not of the format", "header", "cut short", "twice"],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_of_another_shape_is_bad_input(break_it: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "r.npz", "w") as archive:
+        archive.writestr("label.npy", array_bytes())
+        break_it(archive)
+    config = silo({"kind": "npz", "path": "r.npz"}, tmp_path)
+    with pytest.raises(BadInput, match=r"r\.npz|twice|no column"):
+        load_part(config, dataset(**DIGITS), "train")
+
+
+def array_bytes() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(6))
+    return file.getvalue()
+
+
+def test_an_archive_too_large_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "r.npz", x=np.zeros((4, 2, 3)), label=np.zeros(4))
+    config = silo({"kind": "npz", "path": "r.npz"}, tmp_path)
+    assert len(load_part(config, dataset(**DIGITS), "train")) == 4
+    monkeypatch.setattr("federation.sources.npz.LARGEST", 300)
+    with pytest.raises(BadInput, match="GiB unpacked"):
+        load_part(config, dataset(**DIGITS), "train")
+
+
+def test_an_array_without_rows_is_of_its_shape_too(tmp_path: Path) -> None:
+    """A row more or less must not decide whether a source can be read."""
+    config = silo({"kind": "npz", "path": "r.npz"}, tmp_path)
+    for rows in (0, 1):
+        np.savez(tmp_path / "r.npz", x=np.zeros((rows, 3, 3)), label=np.zeros(rows))
+        with pytest.raises(BadInput, match="declared shape"):
+            load_part(config, dataset(**DIGITS), "train")
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    names = [*COLUMNS, "age"]
+    columns = [pa.array(values) for values in (*COLUMNS.values(), COLUMNS["age"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "r.parquet")
+    with pytest.raises(BadInput, match="'age' is there twice"):
+        load_part(
+            silo({"kind": "parquet", "path": str(tmp_path / "r.parquet")}), dataset(), "train"
+        )
+
+
+def test_a_parquet_file_is_read_alone_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    (tmp_path / "age=9").mkdir()
+    config = silo(of_parquet(tmp_path / "age=9"))
+    check_expected(load_part(config, dataset(), "train"))
+
+
+def test_odd_names_of_columns(tmp_path: Path) -> None:
+    odd = ["a.b", 'a"b', "a;--", "\u00e9", "a`b", "100%", ":x", "a'b"]
+    features = {name: {"type": "number", "bounds": [0, 8]} for name in odd}
+    data = dataset(features=features, split=HASH | {"test_fraction": 1e-9})
+    values = {name: [i] for i, name in enumerate(odd)} | {"num": [1]}
+    write_csv(tmp_path / "r.csv", list(values), [[v[0] for v in values.values()]])
+    pq.write_table(pa.table(values), tmp_path / "r.parquet")
+    np.savez(tmp_path / "r.npz", **{k: np.array(v) for k, v in values.items()})
+    connection = sqlite3.connect(tmp_path / "r.db")
+    names = ", ".join('"' + name.replace('"', '""') + '"' for name in values)
+    connection.execute(f"CREATE TABLE t ({names})")
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO t VALUES ({marks})", [v[0] for v in values.values()])
+    connection.commit()
+    connection.close()
+    for source in (
+        {"kind": "csv", "path": "r.csv"},
+        {"kind": "parquet", "path": "r.parquet"},
+        {"kind": "npz", "path": "r.npz"},
+        {"kind": "sql", "url": f"sqlite:///{tmp_path / 'r.db'}", "table": "t"},
+    ):
+        part = load_part(silo(source, tmp_path), data, "train")
+        np.testing.assert_allclose(part.features[0], np.arange(len(odd)) / 4 - 1)
 
 
 def test_a_column_of_a_type_without_a_place_is_named(tmp_path: Path) -> None:
