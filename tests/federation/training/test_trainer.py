@@ -83,6 +83,8 @@ def test_the_sum_is_divided_by_the_declared_size_whatever_the_rows_are() -> None
         rows = Part(np.repeat(one.features, n, 0), np.repeat(one.labels, n), None)
         state = load(trainer({"train": rows}, asked, party=party).train(0, BODY, b"a"))
         moved.append((state["1.weight"] - 0.1).numpy())
+    # Logits are equal, so the gradient of a row is (1/2, -1/2) times its features.
+    np.testing.assert_allclose(moved[0], np.array([[-0.25] * 3, [0.25] * 3]) / 32, atol=5e-5)
     np.testing.assert_allclose(moved[1], 10 * moved[0], rtol=1e-2, atol=1e-4)
     np.testing.assert_allclose(moved[2], 32 * moved[0], rtol=1e-2, atol=1e-4)
 
