@@ -8,7 +8,7 @@ job under another version. A changed federation needs a new version, signed by a
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
 from federation.release import write_durably
 from federation.settings import Federation, PublicKey
-from federation.spec import Block, Name
+from federation.spec import Block, Name, digest
 from secure.keys import SigningKey
 
 _KIND = "membership"
@@ -27,7 +27,7 @@ _KIND = "membership"
 class Terms(Block):
     """What is signed."""
 
-    kind: str = _KIND
+    kind: Literal["membership"] = "membership"
     version: Annotated[int, Field(ge=1)]
     federation: Name
     digest: str
@@ -52,7 +52,7 @@ class Membership(Block):
     """The terms with the signatures gathered so far, by silo, in hexadecimal."""
 
     terms: Terms
-    signatures: dict[Name, str]
+    signatures: dict[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]]
 
     @classmethod
     def load(cls, home: Home) -> Self:
@@ -83,15 +83,15 @@ class Membership(Block):
     def countersign(cls, home: Home, silo: str) -> Membership:
         """Sign the federation as `federation.yaml` states it now, as one of its silos.
 
-        Where the federation changed since the last version, a new version begins, which every
-        silo has to sign.
+        What is signed are the terms made from that file here, whatever the membership at hand
+        says: where it says anything else, a new version begins, which every silo has to sign.
         """
         federation = home.federation()
         try:
             current: Membership | None = cls.load(home)
         except NotFound:
             current = None
-        if current is None or current.terms.digest != federation.digest():
+        if current is None or current.terms != Terms.of(federation, current.version):
             version = 1 if current is None else current.version + 1
             current = Membership(terms=Terms.of(federation, version), signatures={})
         key = SigningKey.load(home.silo_config(silo).key)
@@ -116,6 +116,11 @@ class Membership(Block):
         """The version that manifests name."""
         return self.terms.version
 
+    @property
+    def digest(self) -> str:
+        """The digest of the terms, which manifests name beside the version."""
+        return digest(self._body())
+
     def key(self, silo: str) -> str:
         """The public key of a silo, or `NotFound`."""
         if silo not in self.terms.silos:
@@ -128,11 +133,16 @@ class Membership(Block):
         return self.terms.silos[silo]
 
     def check(self, home: Home) -> None:
-        """Compare with `federation.yaml` as it stands.
+        """Compare with `federation.yaml` as it stands, and ask for every silo's signature.
 
         Raises `BadInput` where the federation or a schema has changed since it was signed, or a
-        silo has not signed yet.
+        silo has not signed yet; `IntegrityError` where the terms are not that file's.
         """
+        self.check_terms(home)
+        self.check_signed()
+
+    def check_terms(self, home: Home) -> None:
+        """Compare every term with those that `federation.yaml` amounts to."""
         federation = home.federation()
         remedy = "compare the change, then run `tacit silo countersign NAME` at each silo"
         for name, dataset in federation.datasets.items():
@@ -153,7 +163,34 @@ class Membership(Block):
                 value=federation.digest(),
                 allowed=self.terms.digest,
             )
-        absent = sorted(set(self.terms.silos) - set(self.signatures))
+        said, made = self._body(), Terms.of(federation, self.version).model_dump(mode="json")
+        other = sorted(name for name in made if said[name] != made[name])
+        if other:
+            raise IntegrityError(
+                f"{home.membership_file}: {', '.join(other)}: not what {home.federation_file} "
+                f"says, though it bears its digest; {remedy}",
+                field=other[0],
+                value=said[other[0]],
+                allowed=made[other[0]],
+            )
+
+    def check_signed(self) -> None:
+        """Ask for the signature of every silo (`BadInput`)."""
+        self._ask_for(set(self.terms.silos))
+
+    def check_own(self, silo: str, public: str) -> None:
+        """Ask for a silo's own signature, by the very key that it holds."""
+        if self.key(silo) != public:
+            raise IntegrityError(
+                f"silo {silo}: the membership names another key than this silo's own",
+                field="public_key",
+                value=self.key(silo),
+                allowed=public,
+            )
+        self._ask_for({silo})
+
+    def _ask_for(self, silos: set[str]) -> None:
+        absent = sorted(silos - set(self.signatures))
         if absent:
             raise BadInput(
                 f"membership {self.version} lacks the signature of {', '.join(absent)}; "

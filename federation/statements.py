@@ -35,14 +35,18 @@ def sign(body: dict[str, Any], key: Signer) -> dict[str, Any]:
     return {"body": body, "key": key.public, "signature": signature.hex()}
 
 
-def read(statement: dict[str, Any], public: str, *, kind: str) -> dict[str, Any]:
-    """Return the body of a statement of this kind, signed by `public`; else `IntegrityError`."""
+def read(statement: Any, public: str, *, kind: str) -> dict[str, Any]:
+    """Return the body of a statement of this kind, signed by `public`.
+
+    Whatever else comes, of whatever shape, is an `IntegrityError`.
+    """
     try:
         body: dict[str, Any] = statement["body"]
-        if body["kind"] != kind or statement["key"] != public:
+        whole = type(body) is dict and set(statement) == {"body", "key", "signature"}
+        if not whole or body["kind"] != kind or statement["key"] != public:
             raise KeyError
         verify(public, _message(kind, body), bytes.fromhex(statement["signature"]))
-    except (KeyError, TypeError, ValueError, BadSignature):
+    except (KeyError, TypeError, ValueError, RecursionError, BadSignature):
         raise IntegrityError(
             f"a statement is not a {kind} signed by the key that was expected", field=kind
         ) from None
