@@ -117,8 +117,8 @@ class Embedded:
 
         When the block ends, by an error too, the silos' ends are closed and the threads joined.
         """
-        keys = {name: silo.key.public for name, silo in self._silos.items()}
-        exchange = MemoryExchange(self.federation.name, keys | {"coordinator": self.key.public})
+        keys = self.membership.terms.silos | {"coordinator": self.membership.terms.coordinator}
+        exchange = MemoryExchange(self.federation.name, keys)
         endpoints = {name: exchange.endpoint(name, self._silos[name].key) for name in silos}
         threads = [
             threading.Thread(

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 from federation import jobs, statements
 from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed
 from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
+from federation.listening import Listening
+from federation.manifest import MANIFEST_LIFE, check_agreed, read_manifest
+from federation.membership import Membership
 from federation.pricing import check_terms, subjects_total
 from federation.record import ENDED, Job
 from federation.settings import Federation
-from federation.silo import MANIFEST_LIFE
 from federation.spec import JobSpec, digest
 from federation.version import code_version
 from privacy.errors import Refused
@@ -37,7 +39,7 @@ class Parties(Protocol):
 
     federation: Federation
     key: SigningKey
-    membership: Any
+    membership: Membership
 
     def facts(self, dataset: str) -> dict[str, PartyFacts]:
         """Public facts of the silos that hold the dataset."""
@@ -175,11 +177,15 @@ def coordinate(
     progress: Callable[[int, int], None] = lambda done, total: None,
     deadline: float = 3600.0,
 ) -> None:
-    """Run the rounds; goes on from the last checkpoint where there is one."""
+    """Run the rounds; goes on from the last checkpoint where there is one.
+
+    The plan is the one in the job's manifest. Where membership or code are others than when it
+    was signed, no round runs any more (`IntegrityError`); the job can then only be cancelled.
+    """
     if job.status != "started":
         return
+    quotes = _agreed_quotes(job, parties)
     facts = parties.facts(job.spec.dataset)
-    quotes = quotes_of(job.spec, facts)
     begun = time.monotonic()
     try:
         with parties.serve(job.id, sorted(quotes)) as endpoint:
@@ -188,8 +194,8 @@ def coordinate(
                     job=job.id,
                     spec=job.spec,
                     quotes=quotes,
-                    facts=facts,
-                    endpoint=endpoint,
+                    facts={silo: facts[silo] for silo in quotes},
+                    endpoint=Listening(endpoint, job.id, quotes),
                     directory=job.directory,
                     progress=progress,
                     deadline=deadline,
@@ -262,6 +268,7 @@ def _manifest(job: Job, parties: Parties) -> dict[str, Any]:
         "kind": "manifest",
         "federation": parties.federation.name,
         "membership": parties.membership.version,
+        "membership_digest": parties.membership.digest,
         "job": job.id,
         "spec": job.spec.model_dump(mode="json"),
         "quotes": {silo: q.document() for silo, q in quotes.items()},
@@ -273,6 +280,22 @@ def _manifest(job: Job, parties: Parties) -> dict[str, Any]:
     manifest = statements.sign(body, parties.key)
     job.save("manifest", manifest)
     return manifest
+
+
+def _agreed_quotes(job: Job, parties: Parties) -> dict[str, PartyQuote]:
+    """The quotes as all silos reserved them, while what all agreed on is still the same."""
+    manifest, _ = read_manifest(_document(job, "manifest"), parties.key.public)
+    try:
+        check_agreed(manifest, parties.membership)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"job {job.id} cannot go on: {error.message}; cancel it and run a new one",
+            field=error.field,
+            value=error.value,
+            allowed=error.allowed,
+        ) from None
+    documents = _document(job, "manifest")["body"]["quotes"]
+    return {silo: PartyQuote.read(documents[silo]) for silo in sorted(documents)}
 
 
 def _outcome(outcome: Outcome, seconds: float) -> dict[str, Any]:

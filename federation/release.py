@@ -8,14 +8,17 @@ refused, because a second answer would be a second release.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from federation.errors import IntegrityError, PolicyRefused
+from federation.errors import BadInput, IntegrityError, PolicyRefused
 from privacy.events import All, Event, Repeat, parse
 from privacy.ledger import Ledger
 
@@ -23,11 +26,35 @@ LAST_ROUND = 999_999
 """The largest number of a round: it fills the six digits of a stored release's name."""
 
 
-class Gate:
-    """The gate of one silo for one job.
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold the releases of a job: a session that makes them, or the settlement that counts them.
 
-    `allowed` is the set of protections that the silo's policy lets through for this job;
-    `planned` how many releases of each name its quote pays for.
+    Two gates of one job would each count on its own, so whoever comes second, in this process or
+    another, is refused (`BadInput`); what a killed process held is free at once.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BadInput(
+            f"job {directory.name} is at work here in another session; end that one first",
+            field="job",
+            value=directory.name,
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Gate:
+    """The gate of one silo for one job; whoever opens one to release has the job `held`.
+
+    `allowed` gives the protections that the silo's policy lets through for this job now: it is
+    asked at every release. `planned` is how many releases of each name its quote pays for.
     """
 
     def __init__(
@@ -35,7 +62,7 @@ class Gate:
         ledger: Ledger,
         job: str,
         directory: Path,
-        allowed: Collection[str],
+        allowed: Callable[[], Collection[str]],
         planned: Mapping[str, int],
     ) -> None:
         self._ledger = ledger
@@ -64,12 +91,19 @@ class Gate:
         `PolicyRefused` for a protection that is not allowed, `IntegrityError` for another
         request under a name and round already answered, or for more than the job has reserved.
         """
-        if protection not in self._allowed:
+        allowed = self._allowed()
+        if protection not in allowed:
             raise PolicyRefused(
                 f"a release under protection {protection!r} is not allowed by the silo's policy",
                 field="protection",
                 value=protection,
-                allowed=sorted(self._allowed),
+                allowed=sorted(allowed),
+            )
+        if name not in self._planned:  # before it becomes a part of a path
+            raise IntegrityError(
+                "a release that the job's quote does not name",
+                field="name",
+                allowed=sorted(self._planned),
             )
         asked = hashlib.sha256(request).hexdigest()
         path = self._directory / f"{round:06d}-{name}-{asked}"
@@ -79,9 +113,10 @@ class Gate:
             begun = self._begun(path)
             if not begun.exists():
                 self._check_new(name, round, asked)
-                cost = event.model_dump_json() if event is not None else ""
+                cost = None if event is None else event.model_dump(mode="json")
                 # Durable before the mechanism runs: what was begun can never come back.
-                write_durably(begun, cost.encode())
+                record = json.dumps({"protection": protection, "event": cost})
+                write_durably(begun, record.encode())
                 self._known.add((round, name))
                 self._made[name] += 1
             body = produce()
@@ -113,7 +148,7 @@ class Gate:
                 field="request",
                 value=asked,
             )
-        planned = self._planned.get(name, 0)
+        planned = self._planned[name]
         if self._made[name] >= planned:
             raise IntegrityError(
                 f"{name} of round {round} is beyond the {planned} releases that were reserved",
@@ -124,21 +159,26 @@ class Gate:
 
     def begun(self) -> Event:
         """What the releases that were begun cost together, those that never left included."""
-        times: dict[str, int] = {}
-        for path in self._directory.glob(".*.begun"):
-            cost = path.read_text()
-            if cost:
-                times[cost] = times.get(cost, 0) + 1
+        costs = (record["event"] for record in self._records())
+        times = Counter(json.dumps(cost, sort_keys=True) for cost in costs if cost is not None)
         return All(
             of=tuple(
                 Repeat(times=n, of=parse(json.loads(cost))) for cost, n in sorted(times.items())
             )
         )
 
+    def unprotected(self) -> bool:
+        """Whether anything was begun whose stop nobody can call independent of the rows."""
+        return any(record["protection"] == "unprotected" for record in self._records())
+
     def forget(self) -> None:
         """Drop the stored releases of a job that is settled; the egress log keeps their digests."""
         for path in self._directory.iterdir():
             path.unlink()
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for path in self._directory.glob(".*.begun"):
+            yield json.loads(path.read_bytes())
 
     def _begun(self, path: Path) -> Path:
         return path.with_name(f".{path.name}.begun")
@@ -147,7 +187,7 @@ class Gate:
 def _slot(name: str) -> tuple[int, str]:
     """The round and name in the name of the file that says a release was begun."""
     round, _, rest = name.removeprefix(".").partition("-")
-    return int(round), rest.partition("-")[0]
+    return int(round), rest.rpartition("-")[0]
 
 
 def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:

@@ -144,8 +144,8 @@ def test_a_job_that_was_half_cancelled_and_then_resumed_is_charged_for_all_it_ra
     kill(home, job, "federation.training.checkpoint:Checkpoint.save:after", 1)
     with Embedded(home) as parties:  # a cancellation that dies after it found out what was run
         silo = parties._silos["silo-1"]
-        silo._keep(job.id, Stop.OTHER_PARTY)
-        silo._executed(job.id, silo.quote(job.spec)[1])
+        silo._files(job.id).keep_stop(Stop.OTHER_PARTY)
+        silo._settling(job.id).executed(silo.ledger.charge(job.id))
     assert drive(home, Job(home, job.id))["status"] == "completed"
     for name, line in ledger_state(home, job.id).items():
         assert line["used"] == pytest.approx(quoted[name]["charge"], rel=1e-6)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from federation import statements
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
 from federation.init import init_example
 from federation.membership import Membership
+from federation.silo import Silo
 from secure.keys import SigningKey
 
 
@@ -87,6 +89,68 @@ def test_a_changed_membership_is_found(home: Home, place: str) -> None:
     with pytest.raises(IntegrityError) as caught:
         Membership.load(home)
     assert caught.value.exit_code == 4
+
+
+def _swapped(home: Home, name: str, key: SigningKey) -> None:
+    """Put another key for a silo into the terms, under the digest that was signed before."""
+    document = json.loads(home.membership_file.read_text())
+    document["terms"]["silos"][name] = key.public
+    document["signatures"] = {}
+    home.membership_file.write_text(json.dumps(document))
+
+
+def test_a_silo_signs_what_its_federation_says_whatever_the_membership_at_hand_says(
+    home: Home,
+) -> None:
+    _swapped(home, "silo-2", SigningKey.generate())
+    signed = Membership.countersign(home, "silo-1")
+    assert signed.key("silo-2") == home.federation().silos["silo-2"].public_key
+    assert signed.version == 2 and sorted(signed.signatures) == ["silo-1"]
+
+
+def test_terms_that_bear_the_digest_and_say_otherwise_are_found(home: Home) -> None:
+    evil = SigningKey.generate()
+    _swapped(home, "silo-2", evil)
+    document = json.loads(home.membership_file.read_text())
+    keys = {"silo-1": SigningKey.load(home.silo("silo-1").key), "silo-2": evil}
+    for name, key in keys.items():  # every signature agrees with the terms as they stand
+        signature = statements.sign(document["terms"], key)["signature"]
+        document["signatures"][name] = signature
+    home.membership_file.write_text(json.dumps(document))
+    with pytest.raises(IntegrityError, match="though it bears its digest") as caught:
+        Membership.load(home).check(home)
+    assert caught.value.field == "silos"
+    with pytest.raises(IntegrityError):
+        Silo(home, "silo-1")
+
+
+def test_a_silo_prices_nothing_by_a_federation_that_nobody_signed(home: Home) -> None:
+    _edit(home, "train: 1020", "train: 10300")
+    with pytest.raises(BadInput, match="has changed since the silos signed"):
+        Silo(home, "silo-1")
+
+
+def test_a_silo_works_under_its_own_signature_by_its_own_key_only(home: Home) -> None:
+    document = json.loads(home.membership_file.read_text())
+    signature = document["signatures"].pop("silo-1")
+    home.membership_file.write_text(json.dumps(document))
+    with pytest.raises(BadInput, match="lacks the signature of silo-1"):
+        Silo(home, "silo-1")
+    document["signatures"]["silo-1"] = signature
+    home.membership_file.write_text(json.dumps(document))
+    Silo(home, "silo-1").close()
+    home.silo("silo-1").key.unlink()
+    SigningKey.generate().save(home.silo("silo-1").key)
+    with pytest.raises(IntegrityError, match="another key than this silo's own"):
+        Silo(home, "silo-1")
+
+
+def test_two_memberships_of_one_version_have_two_digests(home: Home) -> None:
+    first = Membership.load(home)
+    _edit(home, "train: 1020", "train: 1030")
+    home.membership_file.unlink()
+    second = Membership.countersign(home, "silo-1")
+    assert first.version == second.version and first.digest != second.digest
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"terms": 3, "signatures": {}}'])

@@ -5,13 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from federation.errors import IntegrityError, PolicyRefused
-from federation.release import Gate
+from federation.errors import BadInput, IntegrityError, PolicyRefused
+from federation.release import Gate, held
 from privacy.events import All, Gaussian, Relation, Repeat, Unit
 from privacy.ledger import AccountTerms, Ledger
 from secure.keys import SigningKey, verify
 
 EVENT = Gaussian(sigma=2.0)
+
+
+def allowed():
+    return frozenset({"dp"})
 
 
 @pytest.fixture
@@ -35,6 +39,7 @@ def ledger(tmp_path):
         key="job-1",
         job="job-1",
         events={terms.id: Repeat(times=8, of=EVENT)},
+        releases={"update": 8},
         refundable=True,
         digest="0" * 64,
         expires=datetime.now(UTC) + timedelta(minutes=5),
@@ -46,7 +51,7 @@ def ledger(tmp_path):
 
 
 def gate(ledger, tmp_path):
-    return Gate(ledger, "job-1", tmp_path / "releases", {"dp"}, {"update": 3})
+    return Gate(ledger, "job-1", tmp_path / "releases", allowed, {"update": 3})
 
 
 def release(gate, made, request=b"request", protection="dp", round=0):
@@ -87,7 +92,7 @@ def test_a_crash_between_storing_and_logging_is_logged_on_repeat(ledger, tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        release(Gate(Dying(), "job-1", tmp_path / "releases", {"dp"}, {"update": 3}), made)
+        release(Gate(Dying(), "job-1", tmp_path / "releases", allowed, {"update": 3}), made)
     assert egress(ledger) == []
     release(gate(ledger, tmp_path), made)
     assert made == [1] and len(egress(ledger)) == 1
@@ -127,7 +132,7 @@ def test_no_more_is_released_than_was_reserved(ledger, tmp_path):
 
 
 def test_a_release_that_no_quote_names_is_refused(ledger, tmp_path):
-    opened = Gate(ledger, "job-1", tmp_path / "releases", {"dp"}, {"evaluate": 1})
+    opened = Gate(ledger, "job-1", tmp_path / "releases", allowed, {"evaluate": 1})
     with pytest.raises(IntegrityError):
         release(opened, [])
 
@@ -136,3 +141,56 @@ def test_a_write_that_a_crash_cut_short_stands_in_nobodys_way(ledger, tmp_path):
     gate(ledger, tmp_path)
     (tmp_path / "releases" / "..000000-update-abc.begun.partial").write_bytes(b"")
     assert release(gate(ledger, tmp_path), made := []) == b"\x01" and made == [1]
+
+
+def test_a_name_that_no_quote_has_never_becomes_a_path(ledger, tmp_path):
+    (tmp_path / "outside").mkdir()
+    opened = gate(ledger, tmp_path)
+    with pytest.raises(IntegrityError, match="does not name"):
+        opened.release(
+            "../../outside/x", 0, request=b"", protection="dp", event=EVENT, produce=lambda: b"x"
+        )
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_policy_that_closes_closes_the_gate_at_once(ledger, tmp_path):
+    said = {"dp", "unprotected"}
+    opened = Gate(ledger, "job-1", tmp_path / "releases", lambda: said, {"update": 3})
+    release(opened, made := [], protection="unprotected")
+    assert opened.unprotected() and len(made) == 1
+    said.discard("unprotected")
+    for round in (0, 1):
+        with pytest.raises(PolicyRefused):
+            release(opened, made, protection="unprotected", round=round)
+    assert len(made) == 1
+
+
+def test_what_is_begun_says_how_it_was_protected(ledger, tmp_path):
+    opened = gate(ledger, tmp_path)
+    release(opened, [])
+    assert not opened.unprotected()
+
+
+def test_dashes_in_a_name_count_as_one_name(ledger, tmp_path):
+    for _ in range(2):  # a new gate reads the names from the files again
+        opened = Gate(ledger, "job-1", tmp_path / "releases", allowed, {"mask-share": 1})
+        with pytest.raises(RuntimeError):
+            opened.release(
+                "mask-share", 0, request=b"r", protection="dp", event=EVENT, produce=_fails
+            )
+    with pytest.raises(IntegrityError, match="beyond the 1"):
+        opened.release("mask-share", 1, request=b"r", protection="dp", event=EVENT, produce=_fails)
+
+
+def _fails():
+    raise RuntimeError
+
+
+def test_a_job_is_held_by_one_at_a_time(tmp_path):
+    with held(tmp_path / "job-1"):
+        with pytest.raises(BadInput, match="another session"), held(tmp_path / "job-1"):
+            pass
+        with held(tmp_path / "job-2"):
+            pass
+    with held(tmp_path / "job-1"):
+        pass
