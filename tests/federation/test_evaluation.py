@@ -139,7 +139,7 @@ def test_intervals_cover_the_stored_rows_at_least_as_often_as_they_say(
 @pytest.mark.parametrize("name", POPULATIONS)
 @pytest.mark.parametrize("noise", [4.0, 9.0, 15.0])
 def test_intervals_cover_to_a_percent_in_many_draws(name: str, noise: float) -> None:
-    draws = 20_000
+    draws = 8000
     for metric, missed in misses(name, noise, True, draws).items():
         assert stats.binom.sf(missed - 1, draws, 0.055) > ALARM, metric
 
