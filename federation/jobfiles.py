@@ -78,11 +78,12 @@ class JobFiles:
         if document["digest"] != digest:
             return
         said = document["said"]
-        kinds = {kind.__name__: kind for kind in (PolicyRefused, Refused)}
-        refusal: type[PolicyRefused] | type[Refused] | type[IntegrityError] = kinds.get(
-            document["type"], IntegrityError
-        )
-        raise refusal(said.pop("message"), **said)
+        message = said.pop("message")
+        if document["type"] == Refused.__name__:
+            raise Refused(message, **said)
+        if document["type"] == PolicyRefused.__name__:
+            raise PolicyRefused(message, **said)
+        raise IntegrityError(f"this manifest was refused before: {message}", **said)
 
     def draw_secret(self) -> None:
         """Draw the secret of the job's samples and noise, unless it was drawn."""

@@ -144,7 +144,7 @@ class Silo:
         silo; the secret of the job's samples and noise is drawn here.
         """
         charge, manifest = self._reserved(job)
-        self._check_may_run(manifest)
+        self._check_may_run(charge, manifest)
         seal = check_go(
             go,
             coordinator=self._federation.coordinator,
@@ -249,7 +249,7 @@ class Silo:
 
     def _context(self, job: str, endpoint: Endpoint, deadline: float) -> SiloContext:
         charge, manifest = self._reserved(job)
-        spec = self._check_may_run(manifest)
+        spec = self._check_may_run(charge, manifest)
         files = self._files(job)
         facts, quote = files.facts(), self._settling(job).quote(charge)
 
@@ -297,11 +297,20 @@ class Silo:
         self._membership.check_signed()
         check_agreed(manifest, self._membership)
 
-    def _check_may_run(self, manifest: Manifest) -> JobSpec:
-        """Refuse a job once what all agreed on, or this silo's policy, has changed."""
+    def _check_may_run(self, charge: ChargeState, manifest: Manifest) -> JobSpec:
+        """Refuse a job once what all agreed on, this silo's policy or its accounts have changed."""
         self._check_agreed(manifest)
         spec = spec_of(manifest)
         self._check_policy(spec)
+        accounts = {account.id for account in self.facts(spec.dataset).accounts}
+        if accounts != set(charge.lines):
+            raise IntegrityError(
+                f"silo {self.name}: the source's accounts are not those that job {charge.job} is "
+                "charged to; it can only be cancelled",
+                field="accounts",
+                value=sorted(charge.lines),
+                allowed=sorted(accounts),
+            )
         return spec
 
     def _check_policy(self, spec: JobSpec) -> None:

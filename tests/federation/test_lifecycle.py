@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests_jobs_here import allow, drive, run, spec
 
 from federation import lifecycle
 from federation.books import open_ledger, open_mirror, verification
 from federation.embedded import Embedded
-from federation.errors import BadInput, BudgetRefused, PolicyRefused
+from federation.errors import BadInput, BudgetRefused, IntegrityError, PolicyRefused
 from federation.home import Home
+from federation.membership import Membership
 from federation.predict import predict_file
 from federation.record import Job
-from privacy.errors import UnsafeModel
-from privacy.events import Unit
-from privacy.ledger import State
+from privacy.errors import LedgerError, UnsafeModel
+from privacy.events import Relation, Unit
+from privacy.ledger import AccountTerms, State
 
 ACCOUNT = "breast-cancer"
 
@@ -280,3 +283,137 @@ def test_an_answer_that_makes_no_sense_ends_the_job(
     result = run(home)
     assert result["status"] == "failed" and result["error"]["code"] == "SECURE-002"
     assert Job(home, result["job_id"]).shown_status() == "failed"
+
+
+# What changes under a job that has started
+
+
+def begun(home: Home, **changes: Any) -> Job:
+    """A job that every silo started, of which one round was run before its coordinator went."""
+    job = Job.create(home, spec(**changes))
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.start(job, parties, mirror)
+        with pytest.raises(KeyboardInterrupt):
+            lifecycle.coordinate(job, parties, progress=_after_one_round)
+    return job
+
+
+def _after_one_round(done: int, total: int) -> None:
+    if done == 1:
+        raise KeyboardInterrupt
+
+
+def resize(home: Home, silo: str, size: int) -> None:
+    """Declare another size for a silo, and let every silo countersign it."""
+    said = yaml.safe_load(home.federation_file.read_text())
+    said["silos"][silo]["sizes"]["breast-cancer"]["train"] = size
+    home.federation_file.write_text(yaml.safe_dump(said, sort_keys=False))
+    for name in home.silo_names():
+        Membership.countersign(home, name)
+
+
+def whole(home: Home, **changes: Any) -> dict[str, float]:
+    with Embedded(home) as parties:
+        lines = lifecycle.quote(spec(**changes), parties)["silos"]
+    return {silo: line["charge"] for silo, line in lines.items()}
+
+
+def test_a_job_reserved_under_another_membership_runs_no_more_and_is_settled_as_it_was(
+    home: Home,
+) -> None:
+    quoted = whole(home)
+    job = begun(home)
+    resize(home, "silo-1", 60)  # a rate four times as high
+    before = {silo: len(egress(home, silo)) for silo in home.silo_names()}
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        with pytest.raises(IntegrityError, match="cancel it") as caught:
+            lifecycle.coordinate(job, parties)
+        assert caught.value.field == "membership"
+        # The silos say no too, to a coordinator that does not care, and so does a start.
+        with parties.serve(job.id, ["silo-1"]) as endpoint:
+            message = endpoint.receive(deadline=30)
+            assert message.header.name == "fault" and b"FED-004" in message.body
+        with pytest.raises(IntegrityError):
+            parties.start("silo-1", job.id, job.document("go") or {})
+        assert before == {silo: len(egress(home, silo)) for silo in home.silo_names()}
+        lifecycle.cancel(job, parties, mirror)
+    assert job.status == "cancelled"
+    for silo, share in quoted.items():
+        assert charge(home, silo, job.id).state is State.SETTLED
+        assert account(home, silo).status == "healthy"
+        # silo-1 was asked to go on and did not, of its own; at the others one round of four ran.
+        used = account(home, silo).used
+        assert used == pytest.approx(share) if silo == "silo-1" else 0 < used < 0.6 * share
+
+
+def test_other_code_runs_no_job_that_was_reserved_and_settles_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begun(home)
+    monkeypatch.setattr("federation.manifest.code_version", lambda: "0" * 64)
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        with pytest.raises(IntegrityError, match="other code"):
+            lifecycle.coordinate(job, parties)
+        lifecycle.cancel(job, parties, mirror)
+    assert all(charge(home, silo, job.id).state is State.SETTLED for silo in home.silo_names())
+
+
+def test_a_settlement_costs_what_was_reserved_whatever_was_declared_since(home: Home) -> None:
+    """Run to its end, then resized before anybody settled."""
+    quoted = whole(home)
+    job = Job.create(home, spec())
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.start(job, parties, mirror)
+        lifecycle.coordinate(job, parties)
+    resize(home, "silo-1", 60)
+    assert drive(home, job)["status"] == "completed"
+    for silo, share in quoted.items():
+        assert account(home, silo).used == pytest.approx(share, rel=1e-6)
+        assert account(home, silo).status == "healthy"
+
+
+def test_an_account_opened_under_a_job_neither_joins_it_nor_stops_its_end(home: Home) -> None:
+    job = begun(home)
+    ledger = open_ledger(home, "silo-1")
+    terms = AccountTerms(
+        source=ACCOUNT, unit=Unit.SILO, relation=Relation.ADD_REMOVE, epsilon=5.0, delta=1e-5
+    )
+    with suppress(LedgerError):  # the ledger may refuse it by itself
+        ledger.open_account(terms)
+    opened = len(ledger.accounts()) > 1
+    ledger.close()
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        if opened:
+            with parties.serve(job.id, ["silo-1"]) as endpoint:
+                assert endpoint.receive(deadline=30).header.name == "fault"
+        lifecycle.cancel(job, parties, mirror)
+    assert charge(home, "silo-1", job.id).state is State.SETTLED
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "facts.json"])
+@pytest.mark.parametrize("how", ["gone", "garbage", "another's"])
+def test_a_job_whose_files_are_lost_is_settled_whole(home: Home, lost: str, how: str) -> None:
+    quoted = whole(home)
+    job = begun(home)
+    path = home.silo("silo-1").jobs / job.id / lost
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_text("garbage" if how == "garbage" else '{"body": {}}')
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        lifecycle.cancel(job, parties, mirror)
+    assert charge(home, "silo-1", job.id).state is State.SETTLED
+    assert account(home, "silo-1").used == pytest.approx(quoted["silo-1"], rel=1e-6)
+    assert account(home, "silo-2").used < 0.6 * quoted["silo-2"]
+
+
+def test_settling_twice_answers_the_same_receipt(home: Home) -> None:
+    job = begun(home)
+    with Embedded(home) as parties:
+        first = parties.end("silo-1", job.id)
+        again = [parties.settle("silo-1", job.id), parties.end("silo-1", job.id)]
+        assert first is not None
+        assert [r.document() for r in again if r] == [first.document()] * 2
+        assert parties.executed_epsilon("silo-1", job.id) > 0
