@@ -201,3 +201,33 @@ def leaves(event: Event) -> Iterator[Event]:
                 yield from leaves(part)
         case _:
             yield event
+
+
+def terms(event: Event) -> dict[Event, int]:
+    """Return the mechanisms that an event comes to, and how many times each is run.
+
+    `Repeat` and `All` only write a sum, in any depth and order; what is faced by exchange, or run
+    on everybody, is so part by part.
+    """
+    counted: dict[Event, int] = {}
+    match event:
+        case Repeat(times=times, of=of):
+            counted = {term: times * n for term, n in terms(of).items() if times}
+        case All(of=parts):
+            for part in parts:
+                for term, n in terms(part).items():
+                    counted[term] = counted.get(term, 0) + n
+        case Exchanged(of=of):
+            counted = {Exchanged(of=term): n for term, n in terms(of).items()}
+        case Poisson(rate=1.0, of=of):
+            counted = terms(of)
+        case _:
+            counted = {event: 1}
+    return counted
+
+
+def canonical(event: Event) -> Event:
+    """Return the one form of all events that run the same mechanisms equally often."""
+    counted = sorted(terms(event).items(), key=lambda pair: pair[0].model_dump_json())
+    parts = [term if n == 1 else Repeat(times=n, of=term) for term, n in counted]
+    return parts[0] if len(parts) == 1 else All(of=tuple(parts))

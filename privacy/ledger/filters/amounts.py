@@ -21,15 +21,21 @@ UNIT = 10**12
 Loss = int | None
 
 
-def charged(amount: float) -> Loss:
-    """Return a loss in units, rounded up; `None` where it is infinite or too large to write."""
-    if math.isnan(amount) or amount < 0:
+def amount(loss: float) -> Fraction | float:
+    """Return a loss exactly, as a fraction or infinity; NaN and negatives are `InvalidEvent`."""
+    if math.isnan(loss) or loss < 0:
         raise InvalidEvent(
-            f"a loss of {amount} makes no sense", field="event", value=amount, allowed=">= 0"
+            f"a loss of {loss} makes no sense", field="event", value=loss, allowed=">= 0"
         )
-    if math.isinf(amount):
+    return loss if math.isinf(loss) else Fraction(loss)
+
+
+def charged(loss: Fraction | float) -> Loss:
+    """Return a loss in units, rounded up; `None` where it is infinite or too large to write."""
+    exact = loss if isinstance(loss, Fraction) else amount(loss)
+    if not isinstance(exact, Fraction):
         return None
-    units = math.ceil(Fraction(amount) * UNIT)
+    units = math.ceil(exact * UNIT)
     return units if units <= MAX else None
 
 

@@ -13,7 +13,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from privacy.events import All, Approximate, Event, Exchanged, Poisson, Relation, Repeat
+from privacy.events import (
+    All,
+    Approximate,
+    Event,
+    Exchanged,
+    Poisson,
+    Relation,
+    Repeat,
+    canonical,
+)
 from privacy.ledger.filters.amounts import UNIT, Charge, Loss, charged, held
 
 _STEPS = 14
@@ -47,10 +56,12 @@ class Basic:
         """The PLD epsilon at the least share of delta that carries it, and that share."""
         from privacy.accounting import pld
 
-        def priced(share: float) -> float:
-            return float(pld.job_epsilon(event, self._delta * share, self._relation))
+        plan = canonical(event)
 
-        if _free(event):
+        def priced(share: float) -> float:
+            return float(pld.job_epsilon(plan, self._delta * share, self._relation))
+
+        if _free(plan):
             return Charge((0,))
         whole = priced(1.0)
         if whole > epsilon:

@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 from privacy.events import Event, Relation
-from privacy.ledger.filters.amounts import UNIT, Charge, Loss, charged, held
+from privacy.ledger.filters.additive import added
+from privacy.ledger.filters.amounts import UNIT, Charge, Loss, held
 
 
 def delta_of(mu: float, epsilon: float) -> float:
@@ -59,7 +60,7 @@ class GaussianDp:
         """The event's mu squared."""
         from privacy.accounting import gdp
 
-        return Charge((charged(float(gdp.mu(event, self._relation)) ** 2),))
+        return Charge(added(event, lambda term: [gdp.mu_squared(term, self._relation)], 1))
 
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The epsilon of the composed mu at the account's delta, by bisection, from above."""

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from privacy.events import Event, Relation
-from privacy.ledger.filters.amounts import UNIT, Charge, Loss, charged, held
+from privacy.ledger.filters.additive import added
+from privacy.ledger.filters.amounts import UNIT, Charge, Loss, held
 from privacy.ledger.filters.approximate import parts, split
 
 FACTORS = (0.25, 0.5, 0.8)
@@ -121,8 +122,9 @@ class Renyi:
         from privacy.accounting import rdp
 
         pure, delta = split(event)
-        curve = rdp.rdp(pure, self._orders + self._watched, self._relation)
-        return Charge(tuple(charged(float(loss)) for loss in curve), parts(delta, self._delta0))
+        orders = self._orders + self._watched
+        losses = added(pure, lambda term: rdp.rdp(term, orders, self._relation), len(orders))
+        return Charge(losses, parts(delta, self._delta0))
 
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The least claim that some order could carry, at its share of delta."""

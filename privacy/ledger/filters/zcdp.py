@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 from privacy.events import Event, Relation
-from privacy.ledger.filters.amounts import UNIT, Charge, Loss, charged, held
+from privacy.ledger.filters.additive import added
+from privacy.ledger.filters.amounts import UNIT, Charge, Loss, held
 
 
 class ZeroConcentrated:
@@ -41,7 +42,7 @@ class ZeroConcentrated:
         """The event's rho."""
         from privacy.accounting import zcdp
 
-        return Charge((charged(float(zcdp.rho(event, self._relation))),))
+        return Charge(added(event, lambda term: [zcdp.rho(term, self._relation)], 1))
 
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """Rho + 2 sqrt(rho L)."""

@@ -11,6 +11,7 @@ from privacy.events import NOTHING
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, saturate, unbounded
 from privacy.ledger.clock import stamp
+from privacy.ledger.covering import covers
 from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
@@ -84,8 +85,9 @@ def settle(
     """Settle a started charge: what it cost in the end, and whether it broke its reservation.
 
     What was executed and what was reserved are both priced by today's accountant, so that they
-    compare like with like. Nothing comes back unless the job has logged as many releases as
-    whoever computed `executed` counted.
+    compare like with like; no accountant makes an overspend of a part of what was reserved.
+    Nothing comes back unless the job has logged as many releases as whoever computed `executed`
+    counted.
     """
     charge = rows.charge(key)
     settlement = canonical.sha256({"executed": executed, "stop": stop.value})
@@ -126,7 +128,7 @@ def settle(
         elif executed is not None and executed[account] != event:
             ran, held = price.all(rows, account, [executed[account], event])
             balance = rows.account(account)
-            if held.less_than(ran):
+            if held.less_than(ran) and not covers(event, executed[account]):
                 event, cost = executed[account], _true(balance, cost, ran)
                 breached[account] = OVERSPENT
             elif back and price.filter(rows, account).returns:
