@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +125,8 @@ def reporting(as_json: bool) -> Iterator[Output]:
         fail(told, as_json)
         raise typer.Exit(5) from None
     except Exception as error:
+        if os.environ.get("TACIT_DEBUG"):
+            traceback.print_exc()
         if isinstance(error, PATH_ERRORS) and error.filename is not None:
             path = os.fsdecode(error.filename)
             told = {"code": "FILE", "message": f"{path}: {error.strerror}"}
@@ -132,8 +135,6 @@ def reporting(as_json: bool) -> Iterator[Output]:
         if hasattr(error, "exit_code") and hasattr(error, "message"):
             fail(described(error), as_json)
             raise typer.Exit(error.exit_code) from None
-        if os.environ.get("TACIT_DEBUG"):
-            raise
         message = f"internal error {type(error).__name__}; TACIT_DEBUG=1 shows where"
         fail({"code": "INTERNAL", "message": message}, as_json)
         raise typer.Exit(1) from None

@@ -41,6 +41,18 @@ def fed(tmp_path_factory: pytest.TempPathFactory, tacit_json: Any) -> Path:
     return directory
 
 
+def begun(url: str, spec: Path, home: Path) -> subprocess.Popen[str]:
+    """A run that is going on in a process of its own."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TACIT_"))}
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("tacit"), "run", spec, "--home", home, "--json"],
+        env=clean | {"TACIT_PREFECT_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_the_server_sees_steps_and_the_report_and_no_arguments(
     fed: Path, tacit_json: Any, prefect_url: str
 ) -> None:
@@ -81,21 +93,7 @@ def test_a_stopped_run_is_interrupted_and_resumes_on_the_same_charge(
     privacy = {"noise_multiplier": 30.0}
     spec = SPEC | {"name": f"long-{blow.value}", "strategy": strategy, "privacy": privacy}
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(spec))
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TACIT_"))}
-    child = subprocess.Popen(
-        [
-            Path(sys.executable).with_name("tacit"),
-            "run",
-            tmp_path / "long.yaml",
-            "--home",
-            fed,
-            "--json",
-        ],
-        env=clean | {"TACIT_PREFECT_URL": prefect_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    child = begun(prefect_url, tmp_path / "long.yaml", fed)
     deadline = time.monotonic() + 120
     jobs = fed / "coordinator" / "jobs"
     while not list(jobs.glob(f"long-{blow.value}-*/checkpoint.safetensors")):
@@ -113,4 +111,27 @@ def test_a_stopped_run_is_interrupted_and_resumes_on_the_same_charge(
     assert result["status"] == "completed" and result["rounds"] == 200
     after = tacit_json("budget", "show", "--home", fed)["accounts"]
     assert [a["used"] for a in after] == pytest.approx([a["used"] for a in reserved])
+    assert tacit_json("ledger", "verify", "--home", fed)["ok"]
+
+
+def test_a_killed_run_can_be_cancelled_once(
+    fed: Path, tacit_json: Any, prefect_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "gone.yaml").write_text(yaml.safe_dump(SPEC | {"name": "gone"}))
+    child = begun(prefect_url, tmp_path / "gone.yaml", fed)
+    deadline = time.monotonic() + 120
+    jobs = fed / "coordinator" / "jobs"
+    while not list(jobs.glob("gone-*/manifest.json")):
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.communicate(timeout=60)
+    (job,) = (p.name for p in jobs.glob("gone-*"))
+    assert tacit_json("job", "show", job, "--home", fed)["status"] == "interrupted"
+    assert tacit_json("job", "cancel", job, "--home", fed) == {"job_id": job, "status": "cancelled"}
+    accounts = tacit_json("budget", "show", "--home", fed)["accounts"]
+    assert all(account["reserved"]["epsilon"] == 0 for account in accounts)
+    for command in ("cancel", "resume"):
+        again = tacit_json("job", command, job, "--home", fed, code=2 if command == "cancel" else 1)
+        assert "cancelled" in str(again)
     assert tacit_json("ledger", "verify", "--home", fed)["ok"]

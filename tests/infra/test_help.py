@@ -5,6 +5,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+import typer
+
+from infra.cli.app import app
+
 HEAVY = ("torch", "prefect", "opacus", "dp_accounting", "scipy", "sqlalchemy", "pyarrow", "numpy")
 PROGRAM = """
 import sys
@@ -34,3 +39,29 @@ def test_help_is_quick():
         seconds.append(time.monotonic() - begun)
     # 0.3 s on a quiet machine; this bound only catches a heavy import on a loaded one.
     assert statistics.median(seconds) < 1.0
+
+
+def commands(group, *path):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield pytest.param(command, id=" ".join((*path, name)))
+
+
+@pytest.mark.parametrize("command", commands(typer.main.get_command(app)))
+def test_every_command_takes_json_and_says_what_it_is(command):
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options
+    assert command.help and command.help.strip().splitlines()[0].endswith((".", ";", "?", ":"))
+
+
+def test_the_commands_of_the_contract_are_there():
+    there = {parameter.id for parameter in commands(typer.main.get_command(app))}
+    assert {
+        *("init", "quote", "run", "price", "doctor", "dashboard"),
+        *("job list", "job show", "job resume", "job cancel"),
+        *("dataset draft", "source check", "model predict", "silo countersign"),
+        *("budget show", "budget history", "budget forecast", "budget set"),
+        *("ledger verify", "ledger export", "ledger anchor"),
+    } <= there
