@@ -174,14 +174,16 @@ def show_result(document: dict[str, Any], screen: Console) -> None:
         bare = sum(line["unprotected"] for line in document["silos"].values())
         if bare:
             note(screen, f"{bare} releases left without protection; the guarantee excludes them.")
-    numbers = {k: v for k, v in document["metrics"].items() if isinstance(v, float)}
+    released = document["metrics"]
+    numbers = {k: v for k, v in released.items() if not isinstance(v, dict)}
     if numbers:
-        intervals = document["metrics"].get("intervals", {})
+        intervals = released.get("intervals", {})
         table = grid("\nReleased test metrics, all silos", *("metric", "value", "95 % interval"))
         for name, value in numbers.items():
             low_high = intervals.get(name)
             span = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
-            table.add_row(name.replace("_", " "), f"{value:.3f}", span)
+            told = "not resolvable" if value is None else f"{value:.3f}"
+            table.add_row(name.replace("_", " "), told, span)
         screen.print(table)
     if document.get("report"):
         screen.print(f"\nReport  {document['report']}", soft_wrap=True)
