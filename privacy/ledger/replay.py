@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, Tally, admit
+from privacy.ledger.covering import covers_logged
 from privacy.ledger.filters.amounts import whole
 from privacy.ledger.states import FREE, OPEN, RETURNING, RUNNING, ChargeState, Line, State
 
@@ -42,8 +43,16 @@ class Books(Protocol):
         """A new or changed charge."""
         ...
 
-    def released(self, job: str, name: str | None = None) -> int:
-        """How many lines of the egress log a job has, of one name or of all."""
+    def released(self, job: str) -> int:
+        """How many lines of the egress log a job has."""
+        ...
+
+    def number(self, key: str, name: str) -> int:
+        """How many releases of a name a charge has paid for."""
+        ...
+
+    def logged(self, key: str) -> list[tuple[Body, int]]:
+        """The events of the releases that a charge has paid for, and how many of each."""
         ...
 
     def put_release(self, seq: int, body: Body) -> None:
@@ -144,6 +153,9 @@ def _settle(books: Books, body: Body) -> None:
     returns = charge.state is State.STARTED or (
         charge.refundable and counted and body["stop"] in RETURNING
     )
+    run = body["executed"] or {name: line.event for name, line in charge.lines.items()}
+    if not covers_logged(run.values(), books.logged(charge.key)):
+        raise LedgerTampered(f"entry {body['seq']}: settles on less than it had released")
     for account, line in lines.items():
         less = line.charge.less_than(charge.lines[account].charge)
         if less and not returns and account not in body["breached"]:
@@ -190,13 +202,12 @@ def _forfeited(books: Books, charge: ChargeState, seq: int) -> None:
 
 
 def _egress(books: Books, body: Body) -> None:
-    paid = 0
-    for key in body["charges"]:
-        charge = _expect(books.charge(key), (State.READ,))
-        paid += charge.releases.get(body["name"], 0) if charge.job == body["job"] else 0
-    number = books.released(body["job"], body["name"]) + 1
-    if body["number"] != number or (body["protection"] != FREE and number > paid):
-        raise LedgerTampered(f"entry {body['seq']}: a release that nothing was reserved for")
+    if body["protection"] != FREE:
+        charge = _expect(books.charge(body["charge"]), (State.READ,))
+        number = books.number(charge.key, body["name"]) + 1
+        paid = charge.releases.get(body["name"], 0)
+        if charge.job != body["job"] or body["number"] != number or number > paid:
+            raise LedgerTampered(f"entry {body['seq']}: a release that nothing was reserved for")
     for account in body["unprotected"]:
         balance = books.account(account)
         books.put_account(account, replace(balance, unprotected=balance.unprotected + 1))

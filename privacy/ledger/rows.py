@@ -53,10 +53,15 @@ _RELEASE = select(schema.releases).where(
     schema.releases.c.round == bindparam("at"),
     schema.releases.c.name == bindparam("called"),
 )
-_OF_NAME = select(func.max(schema.releases.c.number)).where(
-    schema.releases.c.job == bindparam("of"), schema.releases.c.name == bindparam("called")
+_RELEASED = select(func.count()).where(schema.releases.c.job == bindparam("of"))
+_NUMBER = select(func.max(schema.releases.c.number)).where(
+    schema.releases.c.charge == bindparam("on"), schema.releases.c.name == bindparam("called")
 )
-_OF_ANY_NAME = select(func.count()).where(schema.releases.c.job == bindparam("of"))
+_LOGGED = (
+    select(schema.releases.c.event, func.count())
+    .where(schema.releases.c.charge == bindparam("on"), schema.releases.c.event.is_not(None))
+    .group_by(schema.releases.c.event)
+)
 _PUT_ACCOUNT = (
     update(schema.accounts)
     .where(schema.accounts.c.account == bindparam("id"))
@@ -97,6 +102,7 @@ def release_row(seq: int, body: Body) -> dict[str, Any]:
         "request": body["request"],
         "size": body["size"],
         "event": None if event is None else canonical.encode(event),
+        "charge": body["charge"],
         "number": body["number"],
         "seq": seq,
     }
@@ -213,11 +219,18 @@ class Rows:
         row = self._connection.execute(_RELEASE, at).first()
         return None if row is None else dict(row._mapping)
 
-    def released(self, job: str, name: str | None = None) -> int:
-        """How many lines of the egress log a job has, of one name or of all."""
-        if name is None:
-            return int(self._connection.execute(_OF_ANY_NAME, {"of": job}).scalar_one())
-        return self._connection.execute(_OF_NAME, {"of": job, "called": name}).scalar() or 0
+    def released(self, job: str) -> int:
+        """How many lines of the egress log a job has."""
+        return int(self._connection.execute(_RELEASED, {"of": job}).scalar_one())
+
+    def number(self, key: str, name: str) -> int:
+        """How many releases of a name a charge has paid for."""
+        return self._connection.execute(_NUMBER, {"on": key, "called": name}).scalar() or 0
+
+    def logged(self, key: str) -> list[tuple[Body, int]]:
+        """The events of the releases that a charge has paid for, and how many of each."""
+        found = self._connection.execute(_LOGGED, {"on": key})
+        return [(canonical.decode(event), times) for event, times in found]
 
     def open_account(self, account: str, opening: Body, balance: Balance) -> None:
         """A new account."""

@@ -59,7 +59,9 @@ class Replayed:
         self.balances: dict[str, Balance] = {}
         self.charges: dict[str, ChargeState] = {}
         self.releases: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._released: Counter[tuple[str, str | None]] = Counter()
+        self._released: Counter[str] = Counter()
+        self._numbers: Counter[tuple[str, str]] = Counter()
+        self._logged: dict[str, Counter[str]] = {}
         self.account_seq: dict[str, int] = {}
         self.charge_seq: dict[str, int] = {}
         self._accounts: set[str] = set()
@@ -90,15 +92,28 @@ class Replayed:
         self.charges[charge.key] = charge
         self._keys.add(charge.key)
 
-    def released(self, job: str, name: str | None = None) -> int:
+    def released(self, job: str) -> int:
         """How many lines of the egress log a job has."""
-        return self._released[(job, name)]
+        return self._released[job]
+
+    def number(self, key: str, name: str) -> int:
+        """How many releases of a name a charge has paid for."""
+        return self._numbers[(key, name)]
+
+    def logged(self, key: str) -> list[tuple[replay.Body, int]]:
+        """The events of the releases that a charge has paid for, and how many of each."""
+        found = self._logged.get(key, Counter())
+        return [(canonical.decode(event), times) for event, times in found.items()]
 
     def put_release(self, seq: int, body: replay.Body) -> None:
         """A line of the egress log."""
         row = release_row(seq, body)
         self.releases[(row["job"], row["round"], row["name"])] = row
-        self._released.update([(row["job"], row["name"]), (row["job"], None)])
+        self._released[row["job"]] += 1
+        if row["charge"] is not None:
+            self._numbers[(row["charge"], row["name"])] += 1
+            if row["event"] is not None:
+                self._logged.setdefault(row["charge"], Counter())[row["event"]] += 1
 
     def take(self, body: replay.Body) -> dict[str, Any]:
         """Apply an entry; return what it must say in `after`."""

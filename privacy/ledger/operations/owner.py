@@ -6,12 +6,13 @@ from typing import Any
 
 from privacy.errors import InvalidRequest, KeyConflict, WrongState
 from privacy.ledger.balance import rooms, unbounded
+from privacy.ledger.covering import covers_logged
 from privacy.ledger.filters.amounts import UNIT, Charge
 from privacy.ledger.filters.base import Filter
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
-from privacy.ledger.states import ACTIVE, FREE, RUNNING, Line, State
+from privacy.ledger.states import ACTIVE, FREE, RUNNING, ChargeState, Line, State
 from privacy.ledger.terms import AccountTerms
 
 PROTECTIONS = ("dp", "masked", "encrypted", FREE, "unprotected")
@@ -96,24 +97,45 @@ def egress(
             value=job,
             allowed="a charge that was started and read",
         )
-    number = rows.released(job, name) + 1
-    paid = sum(charge.releases.get(name, 0) for charge in read)
-    if protection != FREE and number > paid:
-        raise WrongState(
-            f"{name} of round {round_} of job {job} is beyond the {paid} releases of that name "
-            "that were reserved",
-            field="name",
-            value=name,
-            allowed=paid,
-        )
+    key, number = (None, 0) if protection == FREE else _paying(rows, read, line)
     accounts = sorted({account for charge in charges for account in charge.lines})
     return {
         "kind": "egress",
         **line,
+        "charge": key,
         "number": number,
-        "charges": [] if protection == FREE else [charge.key for charge in read],
         "unprotected": accounts if protection == "unprotected" else [],
     }
+
+
+def _paying(rows: Rows, charges: list[ChargeState], line: dict[str, Any]) -> tuple[str, int]:
+    """The charge that pays for a line of the egress log, and how many of that name it then has.
+
+    The event must be among what the charge reserved; how often, its settlement looks at.
+    """
+    name, event = line["name"], line["event"]
+    for charge in charges:
+        number = rows.number(charge.key, name) + 1
+        if number <= charge.releases.get(name, 0):
+            break
+    else:
+        paid = sum(charge.releases.get(name, 0) for charge in charges)
+        raise WrongState(
+            f"{name} of round {line['round']} of job {line['job']} is beyond the {paid} releases "
+            "of that name that were reserved",
+            field="name",
+            value=name,
+            allowed=paid,
+        )
+    reserved = [part.event for part in charge.lines.values()]
+    if event is not None and not covers_logged(reserved, [(event, 1)]):
+        raise WrongState(
+            f"{name} of round {line['round']} of job {line['job']} costs what was not reserved",
+            field="event",
+            value=event,
+            allowed=reserved,
+        )
+    return charge.key, number
 
 
 def set_capacity(

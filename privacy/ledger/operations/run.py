@@ -11,7 +11,7 @@ from privacy.events import NOTHING
 from privacy.ledger import canonical
 from privacy.ledger.balance import Balance, saturate, unbounded
 from privacy.ledger.clock import stamp
-from privacy.ledger.covering import covers
+from privacy.ledger.covering import covers, covers_logged
 from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
@@ -119,6 +119,14 @@ def settle(
             field="executed",
             value=charge.state.value,
             allowed=State.READ.value,
+        )
+    reserved = {account: line.event for account, line in charge.lines.items()}
+    if not covers_logged((executed or reserved).values(), rows.logged(key)):
+        raise WrongState(
+            f"key {key!r}: its releases cost more than what is said to have been executed",
+            field="executed",
+            value=sorted(executed or reserved),
+            allowed="an event that holds those of all logged releases",
         )
     lines, breached = {}, {}
     for account, line in charge.lines.items():

@@ -135,7 +135,7 @@ def test_one_flipped_byte_in_any_column_of_any_table(place, ledger, monkeypatch)
                 changed = row | {column: flipped(row[column])}
                 change(place, table, keys[table], changed, column, row[column])
                 checked += 1
-    assert checked == 82
+    assert checked == 84
     assert ledger.verify().ok
     engine.dispose()
 
@@ -182,7 +182,7 @@ def test_a_deleted_or_invented_cache_row_is_found(place, ledger, table):
     column = {"charges": "key", "accounts": "account", "releases": "job"}[table]
     with tampering(place) as connection:
         row = dict(connection.execute(text(f"SELECT * FROM {table}")).mappings().one())
-        invented = {**row, column: "another"}
+        invented = {**row, column: "another"} | ({"number": 9} if table == "releases" else {})
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
         connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), invented)

@@ -77,10 +77,13 @@ def upgrade() -> None:
         sa.Column("request", text, nullable=False),
         sa.Column("size", number, nullable=False),
         sa.Column("event", text),
+        sa.Column("charge", text),
         sa.Column("number", number, nullable=False),
         sa.Column("seq", number, nullable=False),
         sa.PrimaryKeyConstraint("job", "round", "name", name=op.f("pk_releases")),
-        sa.UniqueConstraint("job", "name", "number", name=op.f("uq_releases_job_name_number")),
+        sa.UniqueConstraint(
+            "charge", "name", "number", name=op.f("uq_releases_charge_name_number")
+        ),
         _whole("releases", "round"),
         _whole("releases", "size"),
         _whole("releases", "number"),
