@@ -62,6 +62,7 @@ class Peer:
             "PYTHONPATH": str(PROGRAMS),
             "FLWR_TELEMETRY_ENABLED": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # 15 of its own; other load shall weigh the same on both
         }
         done = timed([python, PROGRAMS / f"{self.program}.py"], environment=environment)
         answer: dict[str, Any] = json.loads(done.out.strip().splitlines()[-1])

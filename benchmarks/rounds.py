@@ -158,11 +158,14 @@ def _tacit(home: Home) -> dict[str, float]:
     if result["status"] != "completed":
         raise RuntimeError(f"the job is {result['status']}: {result['error']}")
     own = result["seconds"]
+    say(f"     Tacit {done.seconds:.1f} s, rounds {own['rounds']:.2f} s")
     return {"total": done.seconds, "command": own["total"], "rounds": own["rounds"]}
 
 
 def _peer(peer: Peer, python: Path, data: Path) -> dict[str, Any]:
-    return peer.run(python, data, job_document("rounds")["strategy"], THREADS)
+    ran = peer.run(python, data, job_document("rounds")["strategy"], THREADS)
+    say(f"     {peer.name} {ran['total']:.1f} s, rounds {ran['rounds']:.2f} s")
+    return ran
 
 
 def _shown(claims: Claims, peer: Peer, runs: list[dict[str, Any]]) -> None:
