@@ -38,9 +38,12 @@ POINTS = [
     ("federation.silo:Silo.settle:after", 2),
     ("federation.lifecycle:settle:after", 1),
     ("federation.report:draw:before", 1),
+    ("privacy.ledger:Ledger.see_nonce:after", 2),  # seen, not reserved and not refused
+    ("privacy.ledger:Ledger.settle:before", 2),  # found out what was run, not settled
+    ("privacy.ledger:Ledger.settle:after", 2),  # settled, the secret still there
 ]
 SMALL = {"privacy": {"noise_multiplier": 4.0}}
-QUICK = {1, 3, 6, 11, 13}
+QUICK = {1, 3, 6, 11, 13, 14}
 
 
 def ledger_state(home: Home, job: str) -> dict[str, Any]:
