@@ -109,9 +109,14 @@ class Ledger(Looking):
     # Accounts
 
     def open_account(self, terms: AccountTerms) -> Account:
-        """Open an account; the same terms again change nothing."""
+        """Open an account; the same terms again change nothing.
+
+        `WrongState` while its source has an open charge, which would miss the account.
+        """
         made = open_filter(terms)
-        self._append(lambda rows, price, now: owner.open_account(rows, terms=terms, filter_=made))
+        self._append(
+            lambda rows, price, now: owner.open_account(rows, now, terms=terms, filter_=made)
+        )
         return self.account(terms.source, terms.unit)
 
     def set_capacity(self, account_id: str, epsilon: float, reason: str) -> Account:

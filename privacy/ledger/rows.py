@@ -16,7 +16,7 @@ from privacy.ledger import canonical, schema
 from privacy.ledger.balance import Balance
 from privacy.ledger.chain import Identity, Receipt
 from privacy.ledger.replay import Body
-from privacy.ledger.states import ChargeState
+from privacy.ledger.states import OPEN, ChargeState
 
 _RESERVED = schema.charges.c.state == "reserved"
 _FIRST_EXPIRY = select(func.min(schema.charges.c.expires)).where(_RESERVED).scalar_subquery()
@@ -47,6 +47,7 @@ _OF_SOURCE = _ACCOUNTS.where(schema.accounts.c.source == bindparam("of"))
 _CHARGES = _with_entry(schema.charges)
 _CHARGE = _CHARGES.where(schema.charges.c.key == bindparam("id"))
 _OF_JOB = _CHARGES.where(schema.charges.c.job == bindparam("of"))
+_OPEN = _CHARGES.where(schema.charges.c.state.in_([state.value for state in OPEN]))
 _DUE = select(schema.charges.c.key).where(_RESERVED, schema.charges.c.expires <= bindparam("at"))
 _RELEASE = select(schema.releases).where(
     schema.releases.c.job == bindparam("of"),
@@ -206,6 +207,10 @@ class Rows:
     def charges_of(self, job: str) -> list[ChargeState]:
         """The charges of a job."""
         return self._all(_OF_JOB, of=job)
+
+    def open_charges(self) -> list[ChargeState]:
+        """The charges that are reserved or running."""
+        return self._all(_OPEN)
 
     def due(self, at: str) -> list[str]:
         """The keys of the reservations whose time is over."""

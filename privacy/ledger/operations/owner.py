@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from privacy.errors import InvalidRequest, KeyConflict, WrongState
 from privacy.ledger.balance import rooms, unbounded
+from privacy.ledger.clock import stamp
 from privacy.ledger.covering import covers_logged
 from privacy.ledger.filters.amounts import UNIT, Charge
 from privacy.ledger.filters.base import Filter
+from privacy.ledger.operations.reserve import Due
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
@@ -19,8 +22,11 @@ PROTECTIONS = ("dp", "masked", "encrypted", FREE, "unprotected")
 OUTGROWN = "re-pricing found more spent than the account's capacity"
 
 
-def open_account(rows: Rows, *, terms: AccountTerms, filter_: Filter) -> Body | int:
-    """Open an account; the same terms again are no error, other terms are a `KeyConflict`."""
+def open_account(rows: Rows, now: datetime, *, terms: AccountTerms, filter_: Filter) -> Body | int:
+    """Open an account; the same terms again are no error, other terms are a `KeyConflict`.
+
+    Not while a charge on the source is open: every job on it is charged to each of its accounts.
+    """
     opening: dict[str, Any] = {
         "terms": terms.document(),
         "parameters": filter_.parameters(),
@@ -41,6 +47,17 @@ def open_account(rows: Rows, *, terms: AccountTerms, filter_: Filter) -> Body | 
             f"{terms.filter!r} nothing to admit",
             field="epsilon",
             value=terms.epsilon,
+        )
+    if rows.due(stamp(now)):
+        raise Due
+    open_ = [c.key for c in rows.open_charges() if any(_on(terms.source, a) for a in c.lines)]
+    if open_:
+        raise WrongState(
+            f"source {terms.source!r} has an open charge, {open_[0]}, that would miss the account; "
+            "settle or release it first",
+            field="source",
+            value=open_,
+            allowed="no charge that is reserved, started or read",
         )
     return {"kind": "open", "account": terms.id, "opening": opening}
 
@@ -192,6 +209,10 @@ def breach(rows: Rows, *, accounts: list[str], reason: str) -> Body | int:
         "charges": {},
         "forfeited": [],
     }
+
+
+def _on(source: str, account: str) -> bool:
+    return account.rpartition("/")[0] == source
 
 
 def _raised(old: Charge, new: Charge) -> Charge:

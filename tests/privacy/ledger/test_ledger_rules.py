@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -153,3 +154,23 @@ def test_more_events_than_prices_are_kept_can_be_priced_again(place, ledger, mon
     fresh.reprice(ACCOUNT)  # ends
     assert fresh.head() == ledger.head()
     fresh.close()
+
+
+def test_no_account_is_opened_beside_a_charge_that_would_miss_it(place, ledger):
+    place.reserve(ledger, "kept", expires=place.clock.now + timedelta(hours=1))
+    place.reserve(ledger, "late")
+    ledger.open_account(place.terms())  # it is there
+    ledger.open_account(place.terms(source="lungs"))  # of other rows
+    place.clock.forward(1800)  # the other has expired
+    for step in (
+        lambda: None,
+        lambda: ledger.start("kept", go="g"),
+        lambda: ledger.mark_read("kept"),
+    ):
+        step()
+        with pytest.raises(WrongState) as refused:
+            ledger.open_account(place.terms(unit="subject"))
+        assert (refused.value.field, refused.value.value) == ("source", ["kept"])
+    ledger.settle("kept", executed=None, stop=Stop.COMPLETED)
+    ledger.open_account(place.terms(unit="subject"))
+    assert ledger.verify().ok
