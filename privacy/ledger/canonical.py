@@ -64,9 +64,20 @@ def digest(domain: bytes, text: str) -> str:
     return hashlib.sha256(domain + b"\0" + text.encode()).hexdigest()
 
 
+def unhex(text: str) -> bytes:
+    """Read hexadecimal digits as they are written here: lower case, no blanks; else `ValueError`.
+
+    Any other spelling of the same bytes is a changed text.
+    """
+    read = bytes.fromhex(text)
+    if read.hex() != text:
+        raise ValueError("not in lower-case hexadecimal digits")
+    return read
+
+
 def statement(domain: bytes, hash_: str) -> bytes:
     """Return the bytes that a signature covers."""
-    return domain + b"\0" + bytes.fromhex(hash_)
+    return domain + b"\0" + unhex(hash_)
 
 
 def sha256(value: Any) -> str:

@@ -159,7 +159,7 @@ def check_signature(
 ) -> None:
     """Raise `LedgerTampered` unless `public` signed the hash within the domain."""
     try:
-        verify(public, canonical.statement(domain, hash_), bytes.fromhex(signature))
+        verify(public, canonical.statement(domain, hash_), canonical.unhex(signature))
     except Exception:
         raise LedgerTampered(
             "the signature is not by the ledger's key", field="signature"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from privacy.errors import InvalidRequest, LedgerMissing, LedgerTampered
 from privacy.ledger import canonical, schema
@@ -17,16 +17,18 @@ from privacy.ledger.store import Store
 
 
 def found(store: Store, heads: HeadFile, *, silo: str, signer: Signer, now: datetime) -> Identity:
-    """Make the tables and the identity; a ledger or a head already there is `InvalidRequest`."""
+    """Make the tables and the identity; a ledger or a head already there is `InvalidRequest`.
+
+    The head comes first, so that a ledger without one has lost it. After a crash in between there
+    is a head of no entries and no ledger: `found` then begins again.
+    """
     with heads.locked():
-        if heads.path.exists() or store.revision() is not None:
+        if store.revision() is not None or not heads.blank():
             raise InvalidRequest(
                 f"{store.shown}: there is a ledger, or the head of one, already",
                 field="ledger",
                 value=store.shown,
             )
-        store.create_file()
-        store.upgrade()
         made = Identity(os.urandom(16).hex(), silo, signer.public, stamp(now))
         row = {
             "ledger": made.ledger,
@@ -36,9 +38,14 @@ def found(store: Store, heads: HeadFile, *, silo: str, signer: Signer, now: date
             "hash": made.genesis,
             "signature": signer.sign(canonical.statement(canonical.GENESIS, made.genesis)).hex(),
         }
-        store.write(lambda connection: connection.execute(insert(schema.identity), row))
         heads.write(made.ledger, Head(0, made.genesis))
+        store.create_file()
+        store.upgrade(lambda connection: _identify(connection, row))
     return made
+
+
+def _identify(connection: Connection, row: dict[str, str]) -> None:
+    connection.execute(insert(schema.identity), row)
 
 
 def identify(store: Store, *, silo: str, public: str, verify: Verifier) -> Identity:

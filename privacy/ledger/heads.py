@@ -2,7 +2,8 @@
 
 Each append writes it durably before it is acknowledged (temporary file, fsync, rename, fsync of
 the directory), under a lock that spans the whole transaction. So a crash can leave the database
-one entry ahead of the file; behind it, entries were lost or taken out.
+one entry ahead of the file; behind it, entries were lost or taken out. The file is written before
+the database is made: where it is missing, nobody knows how many entries there were.
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ class HeadFile:
         if known != ledger or not isinstance(seq, int) or not isinstance(hash_, str):
             raise LedgerTampered(f"{self.path}: the head of another ledger", field="head")
         return Head(seq, hash_, "head file")
+
+    def blank(self) -> bool:
+        """Whether there is no head, or one of a ledger without entries."""
+        text = self.text()
+        try:
+            return text is None or canonical.decode(text)["seq"] == 0
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def read(self, ledger: str) -> Head | None:
         """The head on file, `None` where there is none."""

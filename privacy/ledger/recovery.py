@@ -4,6 +4,10 @@ Entries that others hold are appended again, byte by byte as they were signed. W
 lost for good, every account is marked breached; what the lost receipts show was reserved is
 charged whole, and so is every charge that is open. The breach entry names the heads that were
 lost, so that those who hold them can see that the loss was owned up to.
+
+Without a head file nobody here knows how many entries there were. A receipt of the last entry shows
+that others know of none beyond it; then only what is open is charged whole, for of that a start,
+a read or a release may be missing. Without such a receipt every account is marked breached.
 """
 
 from __future__ import annotations
@@ -21,11 +25,12 @@ from privacy.ledger.heads import HeadFile
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
 from privacy.ledger.signing import Verifier
-from privacy.ledger.states import OPEN, Line
+from privacy.ledger.states import Line
 from privacy.ledger.store import Store
 from privacy.ledger.writer import Writer
 
 REASON = "entries were lost when a backup was restored"
+HEADLESS = "the head file was lost, and with it how many entries there were"
 _KEPT = ("key", "job", "digest", "payload", "refundable", "expires", "accountant", "releases")
 
 
@@ -63,28 +68,32 @@ def recover(
         filed = heads.read(identity.ledger)
         lost = _unknown(store, identity, [*known, *([filed] if filed else [])])
         breached: tuple[str, ...] = ()
-        if lost:
+        last = _last(store, identity)
+        if lost or filed is None:
+            reached = not lost and any(head.seq == last.seq for head in known)
             gone = {head.hash for head in lost}
-            entry = writer.append_lost(
-                lambda rows, _: _breach(rows, lost, [r for r in ordered if r.hash in gone])
-            )
-            breached = tuple(entry.data["accounts"])
-        with store.reading() as connection:
-            seq, _, hash_ = Rows(connection, identity).last()
-        heads.write(identity.ledger, Head(seq, hash_))
+            shown = [receipt for receipt in ordered if receipt.hash in gone]
+            entry = writer.append_lost(lambda rows, _: _breach(rows, lost, shown, not reached))
+            breached = tuple(entry.data["accounts"]) if entry else ()
+            last = entry.head if entry else last
+        heads.write(identity.ledger, last)
     return Recovery(replayed, tuple(lost), breached)
 
 
 def _replant(store: Store, identity: Identity, writer: Writer, ordered: list[Receipt]) -> int:
-    with store.reading() as connection:
-        seq, _, hash_ = Rows(connection, identity).last()
-    count = 0
+    last, count = _last(store, identity), 0
     for receipt in ordered:
-        if receipt.seq == seq + 1 and receipt.data["prev"] == hash_:
+        if receipt.seq == last.seq + 1 and receipt.data["prev"] == last.hash:
             writer.replant(receipt)
-            seq, hash_ = receipt.seq, receipt.hash
+            last = receipt.head
             count += 1
     return count
+
+
+def _last(store: Store, identity: Identity) -> Head:
+    with store.reading() as connection:
+        seq, _, hash_ = Rows(connection, identity).last()
+    return Head(seq, hash_)
 
 
 def _unknown(store: Store, identity: Identity, known: list[Head]) -> list[Head]:
@@ -107,13 +116,16 @@ def _unknown(store: Store, identity: Identity, known: list[Head]) -> list[Head]:
     return sorted(set(lost), key=lambda head: head.seq)
 
 
-def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt]) -> Body:
-    """Close every account; charge whole what the lost receipts show, and what is still open.
+def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt], close: bool) -> Body | int:
+    """Charge whole what the lost receipts show, and what is still open; `close` every account.
 
     Of a charge that is open here the lost entries may have told of a start, a read or a release.
     """
     charges: dict[str, Any] = {}
     accounts = rows.accounts()
+    forfeited = [charge.key for charge in rows.open_charges()]
+    if not lost and not forfeited and not (close and accounts):
+        return 0
     totals = {account: rows.account(account).total() for account in accounts}
     for receipt in receipts:
         data = receipt.data
@@ -128,9 +140,9 @@ def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt]) -> Body:
         charges[data["key"]] = {**{field: data[field] for field in _KEPT}, "lines": lines}
     return {
         "kind": "breach",
-        "accounts": accounts,
-        "reason": REASON,
+        "accounts": accounts if close else [],
+        "reason": REASON if lost else HEADLESS,
         "lost": [{"seq": head.seq, "hash": head.hash} for head in lost],
         "charges": charges,
-        "forfeited": [charge.key for charge in rows.charges() if charge.state in OPEN],
+        "forfeited": forfeited,
     }

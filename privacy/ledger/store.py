@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from privacy.errors import InvalidRequest, LedgerContention, LedgerMissing
+from privacy.errors import InvalidRequest, LedgerContention, LedgerMissing, LedgerTampered
 from privacy.ledger.schema import REVISION
 
 T = TypeVar("T")
@@ -64,32 +64,40 @@ class Store:
             os.close(os.open(self.path, flags, 0o600))
 
     def revision(self) -> str | None:
-        """The migration that the database is at; `None` where it holds no ledger."""
+        """The migration that the database is at; `None` where it holds no ledger.
+
+        Tables of a ledger that do not say which, or say two, are `LedgerTampered`.
+        """
         if self.path is not None and not self.path.exists():
             return None
         try:
             with self.engine.connect() as connection:
-                if not self.engine.dialect.has_table(connection, "alembic_version"):
+                found: list[object] = []
+                if self.engine.dialect.has_table(connection, "alembic_version"):
+                    versions = connection.execute(text("SELECT version_num FROM alembic_version"))
+                    found += versions.scalars()
+                elif not self.engine.dialect.has_table(connection, "entries"):
                     return None
-                found = connection.execute(text("SELECT version_num FROM alembic_version"))
-                return str(found.scalar_one())
         except DBAPIError as error:
             raise LedgerMissing(
                 f"{self.shown}: the ledger's database cannot be opened ({_first_line(error)})",
                 field="ledger",
                 value=self.shown,
             ) from None
+        if len(found) != 1:
+            raise LedgerTampered(
+                f"{self.shown}: the ledger's tables name {len(found)} versions of themselves",
+                field="version",
+                value=len(found),
+                allowed=1,
+            )
+        return str(found[0])
 
-    def upgrade(self) -> None:
-        """Run the migrations that are shipped with the package."""
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    def upgrade(self, then: Callable[[Connection], None] = lambda _: None) -> None:
+        """Run the migrations that are shipped with the package, and `then`, in one transaction."""
         with self.engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            migrate(connection)
+            then(connection)
 
     def require(self) -> None:
         """Raise `LedgerMissing` unless a ledger of this version is there."""
@@ -133,6 +141,17 @@ class Store:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations on a connection, within its transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _engine(url: Any, sqlite: bool) -> Engine:

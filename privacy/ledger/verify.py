@@ -212,9 +212,7 @@ class _Walk:
     def check_head(self, head: Head | None) -> None:
         """The head file may be one entry behind, never ahead, never beside."""
         if head is None:
-            if self.seq > 1:
-                raise _BadError(self.seq, "the head file is missing")
-            return
+            raise _BadError(self.seq, "the head file is missing")
         if head.seq > self.seq:
             raise _BadError(
                 self.seq + 1, f"entries {self.seq + 1} to {head.seq} of the head file are missing"
@@ -291,7 +289,11 @@ def _check_frame(connection: Connection, identity: Identity, check: Verifier) ->
     )
     if said != [expected]:
         raise _BadError(0, "the ledger's identity was changed")
-    check_signature(canonical.GENESIS, identity.genesis, found[0].signature, identity.public, check)
+    signature = found[0].signature
+    try:
+        check_signature(canonical.GENESIS, identity.genesis, signature, identity.public, check)
+    except LedgerTampered as error:
+        raise _BadError(0, error.message) from None
     versions = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
     if versions != [schema.REVISION]:
         raise _BadError(0, "the version of the database's tables was changed")

@@ -70,12 +70,10 @@ class Writer:
 
         self._store.write(put)
 
-    def append_lost(self, decide: Decision) -> Receipt:
-        """Append although the head file is ahead: only recovery may, which then writes the head."""
+    def append_lost(self, decide: Decision) -> Receipt | None:
+        """Append whatever the head file says: only recovery may, which then writes the head."""
         done = self._store.write(lambda connection: self._transact(connection, decide, lost=True))
-        if not isinstance(done, Receipt):
-            raise LedgerTampered("a recovery that records nothing")
-        return done
+        return done if isinstance(done, Receipt) else None
 
     def _transact(
         self, connection: Connection, decide: Decision, *, lost: bool = False
@@ -107,7 +105,13 @@ class Writer:
         and the file brought up to it before another follows.
         """
         seq, prev, hash_ = rows.last()
-        head = self._heads.read(self._identity.ledger) or Head(0, self._identity.genesis)
+        head = self._heads.read(self._identity.ledger)
+        if head is None:
+            raise LedgerTampered(
+                f"{self._heads.path}: the head file is missing; run verify, then recover",
+                field="head",
+                value=seq,
+            )
         if (head.seq, head.hash) == (seq, hash_):
             return seq, hash_
         if seq == head.seq + 1 and prev == head.hash:

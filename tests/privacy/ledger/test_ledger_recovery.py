@@ -15,7 +15,7 @@ from privacy.ledger import State, Stop
 from privacy.ledger.mirror import Mirror
 
 ACCOUNT = "heart/record"
-TABLES = ("alembic_version", "identity", "entries", "accounts", "charges", "releases")
+TABLES = ("alembic_version", "identity", "entries", "accounts", "charges", "releases", "nonces")
 HALF = Repeat(times=50, of=Gaussian(sigma=100.0))
 
 
@@ -150,3 +150,53 @@ def test_entries_of_another_ledger_are_refused(lived, make):
     with pytest.raises(LedgerTampered):
         ledger.recover(list(foreign.entries()))
     foreign.close()
+
+
+def without_head(place, ledger):
+    place.head.unlink()
+    assert not ledger.verify().ok
+    with pytest.raises(LedgerTampered, match="recover"):
+        ledger.expire()
+
+
+def test_a_backup_without_its_head_file_closes_every_account(lived, place):
+    """How many entries were lost nobody here knows: perhaps they spent everything."""
+    ledger, _, _, _, _ = lived
+    without_head(place, ledger)
+    done = ledger.recover([])
+    assert (done.replayed, done.lost, done.breached) == (0, (), (ACCOUNT,))
+    assert ledger.charge("job-1").state is State.FORFEITED
+    assert ledger.account("heart", "record").status == "breached"
+    assert ledger.verify().ok
+    with pytest.raises(Refused, match="head file"):
+        place.reserve(ledger, "job-4")
+    head = ledger.head()
+    assert ledger.recover([]).breached == () and ledger.head() == head
+
+
+def test_the_first_entry_too_may_be_all_that_a_backup_holds(place):
+    ledger = place.create()
+    without_head(place, ledger)
+    assert ledger.recover([]).breached == ()  # no entry, no account: nothing to close
+    ledger.open_account(place.terms())
+    without_head(place, ledger)
+    assert ledger.recover([]).breached == (ACCOUNT,)
+    ledger.close()
+
+
+def test_a_head_file_lost_alone_costs_what_is_open(place, ledger):
+    """Others hold the last entry, and know of none after it."""
+    ledger.open_account(place.terms(source="lungs"))
+    place.run(ledger, "job-1")
+    ledger.settle("job-1", executed={ACCOUNT: HALF}, stop=Stop.PUBLIC_LIMIT, released=0)
+    place.reserve(ledger, "job-2")
+    used, entries = spent(ledger), list(ledger.entries())
+    without_head(place, ledger)
+    done = ledger.recover(entries)
+    assert (done.lost, done.breached) == ((), ())
+    assert ledger.charge("job-2").state is State.FORFEITED  # a start and a release may be missing
+    assert spent(ledger) == used and ledger.account("heart", "record").status == "healthy"
+    assert ledger.verify().ok
+
+    without_head(place, ledger)
+    assert ledger.recover(entries).breached == (ACCOUNT, "lungs/record")  # not the last any more

@@ -162,6 +162,24 @@ def test_an_entry_that_is_no_text_is_named(place, ledger):
     assert not found.ok and found.first_bad["seq"] == 3
 
 
+@pytest.mark.parametrize("table", ["entries", "identity"])
+@pytest.mark.parametrize("respelt", [str.upper, lambda text: f"{text[:2]} {text[2:]}"])
+def test_the_same_bytes_in_another_spelling_are_a_changed_column(place, ledger, table, respelt):
+    place.run(ledger)
+    for column in ("signature", "hash"):
+        with tampering(place) as connection:
+            row = dict(connection.execute(text(f"SELECT * FROM {table}")).mappings().first())
+        keys = ["seq"] if table == "entries" else ["ledger"]
+        change(place, table, keys, row, column, respelt(row[column]))
+        found = ledger.verify()
+        assert not found.ok and found.first_bad["seq"] == row.get("seq", 0)
+        if table == "identity":
+            with pytest.raises(LedgerTampered):
+                place.open()
+        change(place, table, keys, row, column, row[column])
+    assert ledger.verify().ok
+
+
 @pytest.mark.parametrize("seq", [1, 3, 4])
 def test_a_deleted_row_is_found(place, ledger, seq):
     place.run(ledger)
