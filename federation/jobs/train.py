@@ -228,7 +228,8 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         party.silo,
         unit,
         delta,
-        family(sigma, spec.strategy.rounds),
+        # not through `family`, which rounds: what is released must cost exactly what was reserved
+        job_event(plan, sigma, evaluation, spec.strategy.rounds, plan["evaluations"]),
         plan,
         releases,
         refundable=True,
