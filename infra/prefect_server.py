@@ -46,18 +46,30 @@ QUIET = {
 class Server:
     """A server that is coming up; `wait` returns its API URL once it answers."""
 
-    def __init__(self, url: str, child: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        child: subprocess.Popen[bytes] | None = None,
+        log: Path | None = None,
+        database: Path | None = None,
+    ) -> None:
         self.url = url
         self._child = child
         self._log = log
+        self._database = database
 
     def wait(self) -> str:
-        """Wait until the server answers; `Missing` where it ends or takes too long."""
+        """Wait until the server answers; `Missing` where it ends or takes too long.
+
+        A database that it has migrated goes to the cache now, before any run is written to it.
+        """
         deadline = time.monotonic() + START_ALLOWANCE
         while time.monotonic() < deadline:
             if self._child is not None and self._child.poll() is not None:
                 break
             if _answers(self.url):
+                if self._database is not None and not _cache().exists():
+                    _keep(self._database, _cache())
                 return self.url
             time.sleep(0.1)
         where = f"; its log: {self._log}" if self._log else ""
@@ -76,7 +88,7 @@ def prefect_server(home: Path) -> Iterator[Server]:
     """
     running = os.environ.get("TACIT_PREFECT_URL") or _of_stack(home)
     if running:
-        yield Server(running.rstrip("/"), None, None)
+        yield Server(running.rstrip("/"))
         return
     with tempfile.TemporaryDirectory(prefix="tacit-prefect-") as directory:
         place = Path(directory)
@@ -104,14 +116,10 @@ def prefect_server(home: Path) -> Iterator[Server]:
             environment=_server_environment(place, database),
             log=log,
         )
-        server = Server(url, child, log)
         try:
-            yield server
+            yield Server(url, child, log, database)
         finally:
-            migrated = _answers(url)
             stop(child)
-            if migrated and not cached.exists():
-                _keep(database, cached)
 
 
 def client_environment(url: str, home: Path) -> dict[str, str]:
