@@ -25,6 +25,9 @@ _KEPT = 4096
 Question = tuple[Filter, dict[str, Any], float]
 """A filter, an event as plain data, and the account's capacity."""
 
+Priced = tuple[dict[str, Any], float]
+"""An event as plain data, and the capacity of the account at which it is priced."""
+
 
 class Prices:
     """What filters ask for events, and the filters of accounts, kept in memory."""
@@ -81,19 +84,19 @@ class Pricer:
         """The account's filter."""
         return self._prices.filter(rows, account)
 
-    def all(self, rows: Rows, account: str, wanted: list[dict[str, Any]]) -> list[Charge]:
+    def all(self, rows: Rows, account: str, wanted: list[Priced]) -> list[Charge]:
         """What the account asks for each event; `Unpriced` where one is not in memory."""
-        filter_, epsilon = self.filter(rows, account), rows.account(account).epsilon
-        questions = [(filter_, event, epsilon) for event in wanted]
+        filter_ = self.filter(rows, account)
+        questions = [(filter_, event, epsilon) for event, epsilon in wanted]
         charges = [self._found.get(_key(q)) or self._prices.find(q) for q in questions]
         lacking = [q for q, charge in zip(questions, charges, strict=True) if charge is None]
         if lacking:
             raise Unpriced(lacking)
         return [charge for charge in charges if charge is not None]
 
-    def one(self, rows: Rows, account: str, event: dict[str, Any]) -> Charge:
+    def one(self, rows: Rows, account: str, wanted: Priced) -> Charge:
         """What the account asks for an event."""
-        return self.all(rows, account, [event])[0]
+        return self.all(rows, account, [wanted])[0]
 
 
 @lru_cache(maxsize=1)

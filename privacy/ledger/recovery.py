@@ -136,7 +136,7 @@ def _breach(rows: Rows, lost: list[Head], receipts: list[Receipt], close: bool) 
             line = Line.read(data["lines"][account])
             charge = unbounded(totals[account], line.charge)
             totals[account] = totals[account].plus(charge)
-            lines[account] = Line(line.event, charge).document()
+            lines[account] = Line(line.event, charge, line.epsilon).document()
         charges[data["key"]] = {**{field: data[field] for field in _KEPT}, "lines": lines}
     return {
         "kind": "breach",

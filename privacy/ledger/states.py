@@ -47,19 +47,24 @@ RETURNING = (Stop.PUBLIC_LIMIT, Stop.RELEASED_RESULT, Stop.OTHER_PARTY)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A charge's part in one account: the event and what it was priced at."""
+    """A charge's part in one account: the event and what it was priced at.
+
+    `epsilon`: the account's capacity when it was reserved, on which the price depends under
+    `basic`. The line is priced at it ever after, so that a changed capacity changes no charge.
+    """
 
     event: dict[str, Any]
     charge: Charge
+    epsilon: float
 
     def document(self) -> dict[str, Any]:
         """The line as plain data."""
-        return {"event": self.event, **self.charge.document()}
+        return {"event": self.event, "epsilon": self.epsilon, **self.charge.document()}
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Line:
         """Read plain data."""
-        return cls(data["event"], Charge.read(data))
+        return cls(data["event"], Charge.read(data), float(data["epsilon"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,16 +173,16 @@ def reprice(rows: Rows, price: Pricer, *, account: str, accountant: str) -> Body
     balance = rows.account(account)
     total = balance.total()
     active = [c for c in rows.charges() if account in c.lines and c.state in ACTIVE]
-    today = price.all(rows, account, [charge.lines[account].event for charge in active])
+    held = [charge.lines[account] for charge in active]
+    today = price.all(rows, account, [(line.event, line.epsilon) for line in held])
     lines = {}
-    for charge, now in zip(active, today, strict=True):
-        old = charge.lines[account]
+    for charge, old, now in zip(active, held, today, strict=True):
         raised = _raised(old.charge, now)
         if raised != old.charge:
             without = total.plus(old.charge, -1)
             raised = unbounded(without, raised)
             total = without.plus(raised)
-            lines[charge.key] = Line(old.event, raised).document()
+            lines[charge.key] = Line(old.event, raised, old.epsilon).document()
     if not lines:
         return 0
     # The claim is the largest capacity ever set, so that is what must still hold.

@@ -68,11 +68,12 @@ def reserve(
         raise Due
     lines = {}
     for account in sorted(events):
-        balance, asked = rows.account(account), price.one(rows, account, events[account])
+        balance = rows.account(account)
+        asked = price.one(rows, account, (events[account], balance.epsilon))
         charge = admit(balance, asked)
         if charge is None:
             raise refusal(account, balance, asked)
-        lines[account] = Line(events[account], charge).document()
+        lines[account] = Line(events[account], charge, balance.epsilon).document()
     return {
         "kind": "reserve",
         "key": key,

@@ -113,7 +113,10 @@ def settle(
         )
     unread = charge.state is State.STARTED
     back = charge.refundable and stop in RETURNING and released is not None
-    if unread and any(_costs(price.one(rows, *ran)) for ran in (executed or {}).items()):
+    if unread and any(
+        _costs(price.one(rows, account, (event, charge.lines[account].epsilon)))
+        for account, event in (executed or {}).items()
+    ):
         raise WrongState(
             f"key {key!r}: something was executed, but no read was ever recorded",
             field="executed",
@@ -134,14 +137,15 @@ def settle(
         if unread:
             event, cost = NOTHING.model_dump(mode="json"), Charge((0,) * len(cost.losses))
         elif executed is not None and executed[account] != event:
-            ran, held = price.all(rows, account, [executed[account], event])
+            both = [(executed[account], line.epsilon), (event, line.epsilon)]
+            ran, held = price.all(rows, account, both)
             balance = rows.account(account)
             if held.less_than(ran) and not covers(event, executed[account]):
                 event, cost = executed[account], _true(balance, cost, ran)
                 breached[account] = OVERSPENT
             elif back and price.filter(rows, account).returns:
                 event, cost = executed[account], _returned(balance, cost, ran)
-        lines[account] = Line(event, cost).document()
+        lines[account] = Line(event, cost, line.epsilon).document()
     return {
         "kind": "settle",
         "key": key,

@@ -174,3 +174,25 @@ def test_no_account_is_opened_beside_a_charge_that_would_miss_it(place, ledger):
     ledger.settle("kept", executed=None, stop=Stop.COMPLETED)
     ledger.open_account(place.terms(unit="subject"))
     assert ledger.verify().ok
+
+
+def test_a_changed_capacity_changes_no_charge(place):
+    """Under `basic` a price depends on the capacity: on that of the time it was reserved."""
+    ledger = place.create()
+    ledger.open_account(place.terms(filter="basic", epsilon=10.0))
+    for n in range(3):
+        place.run(ledger, f"job-{n}", events={ACCOUNT: Gaussian(sigma=8.0)})
+        ledger.settle(f"job-{n}", executed=None, stop=Stop.COMPLETED)
+    place.run(ledger, "job-3", events={ACCOUNT: Repeat(times=2, of=Gaussian(sigma=8.0))})
+    before = [spend.charge for spend in ledger.history(ACCOUNT)]
+    for epsilon in (8.0, 12.0):
+        ledger.set_capacity(ACCOUNT, epsilon, "agreed")
+        head = ledger.head()
+        ledger.reprice(ACCOUNT)  # the same accountant
+        assert ledger.head() == head
+        assert [spend.charge for spend in ledger.history(ACCOUNT)] == before
+    over = {ACCOUNT: Repeat(times=3, of=Gaussian(sigma=8.0))}
+    ledger.settle("job-3", executed=over, stop=Stop.COMPLETED)
+    assert ledger.account("heart", "record").status == "breached"
+    assert ledger.verify().ok
+    ledger.close()
