@@ -198,8 +198,10 @@ def test_rounds_never_begun_come_back_after_a_stop_on_released_metrics(home: Hom
             spec(strategy=strategy, evaluation=evaluation, privacy={"epsilon": 2.0}), parties
         )
     for silo, line in result["silos"].items():
-        assert 0 < line["epsilon"] < 0.6 * whole["silos"][silo]["epsilon"]
-        assert account(home, silo).used < 0.6 * whole["silos"][silo]["charge"]
+        assert 0 < line["epsilon"] < whole["silos"][silo]["epsilon"]
+        # The filter adds round to round, so what stays is the share of the rounds that were run.
+        share = result["rounds"] / 40 * whole["silos"][silo]["charge"]
+        assert account(home, silo).used == pytest.approx(share, rel=0.01)
 
 
 def test_a_fault_of_one_silo_ends_the_job_and_forfeits_there_only(home: Home) -> None:
