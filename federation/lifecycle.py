@@ -8,7 +8,6 @@ steps again. `flows.run` puts them on Prefect; nothing here knows of it.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -186,7 +185,6 @@ def coordinate(
         return
     quotes = _agreed_quotes(job, parties)
     facts = parties.facts(job.spec.dataset)
-    begun = time.monotonic()
     try:
         with parties.serve(job.id, sorted(quotes)) as endpoint:
             outcome = jobs.kind(job.spec.kind).coordinate(
@@ -205,7 +203,7 @@ def coordinate(
         job.save("failure", {"message": error.message, "code": error.code})
         job.update("stopped", error=error)
         return
-    job.save("outcome", _outcome(outcome, time.monotonic() - begun + job.seconds_spent()))
+    job.save("outcome", _outcome(outcome))
     job.update("coordinated")
 
 
@@ -298,14 +296,14 @@ def _agreed_quotes(job: Job, parties: Parties) -> dict[str, PartyQuote]:
     return {silo: PartyQuote.read(documents[silo]) for silo in sorted(documents)}
 
 
-def _outcome(outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {
         "metrics": outcome.metrics,
         "curve": outcome.curve,
         "rounds": outcome.rounds,
         "stopped_early": outcome.stopped_early,
         "model": str(outcome.model) if outcome.model else None,
-        "seconds": seconds,
+        "seconds": outcome.seconds,
     }
 
 

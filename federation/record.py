@@ -114,11 +114,6 @@ class Job:
         body = json.dumps(document, indent=1).encode()
         write_durably(self.directory / f"{name}.json", body, 0o644)
 
-    def seconds_spent(self) -> float:
-        """Seconds that earlier attempts at the rounds took, as far as a checkpoint tells."""
-        progress = self.document("progress")
-        return float(progress["seconds"]) if progress else 0.0
-
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Hold the job while its steps run; two processes never drive one job."""

@@ -113,13 +113,17 @@ class PartyQuote:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the coordinator has at the end: released numbers and public files only."""
+    """What the coordinator has at the end: released numbers and public files only.
+
+    `seconds`: what the rounds took, over all attempts at the job.
+    """
 
     metrics: dict[str, Any]
     curve: list[dict[str, float]]
     rounds: int
     stopped_early: bool
     model: Path | None
+    seconds: float
 
 
 @dataclass

@@ -115,7 +115,7 @@ def coordinate(context: CoordinatorContext) -> Outcome:
 
     spec: Spec = context.spec
     checkpoint = Checkpoint.load_or_start(context)
-    begun = time.monotonic()
+    begun = time.monotonic() - checkpoint.seconds
     total = spec.strategy.rounds
     context.progress(checkpoint.round, total)
     while checkpoint.round < total and not checkpoint.patience_over(spec.evaluation.patience):
@@ -124,11 +124,13 @@ def coordinate(context: CoordinatorContext) -> Outcome:
         due = spec.evaluation.every and checkpoint.round % spec.evaluation.every == 0
         if due and checkpoint.round < total and spec.evaluation.release != "none":
             checkpoint.evaluated(evaluate(context, checkpoint))
-        checkpoint.save(context.directory, seconds=time.monotonic() - begun)
+        checkpoint.seconds = time.monotonic() - begun
+        checkpoint.save(context.directory)
         context.progress(checkpoint.round, total)
     if spec.evaluation.release != "none" and not checkpoint.is_evaluated():
         checkpoint.evaluated(evaluate(context, checkpoint))
-        checkpoint.save(context.directory, seconds=time.monotonic() - begun)
+        checkpoint.seconds = time.monotonic() - begun
+        checkpoint.save(context.directory)
     context.tell("finish", checkpoint.round)
     return Outcome(
         metrics=checkpoint.metrics(),
@@ -136,6 +138,7 @@ def coordinate(context: CoordinatorContext) -> Outcome:
         rounds=checkpoint.round,
         stopped_early=checkpoint.round < total,
         model=checkpoint.write_model(context),
+        seconds=time.monotonic() - begun,
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checkpoint:
-    """Where a train job stands after `round` rounds."""
+    """Where a train job stands after `round` rounds, which took `seconds` over all attempts."""
 
     round: int
     state: State
@@ -38,6 +38,7 @@ class Checkpoint:
     averaged: int
     first_averaged: int
     curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
 
     @classmethod
     def load_or_start(cls, context: CoordinatorContext) -> Checkpoint:
@@ -55,7 +56,7 @@ class Checkpoint:
             strategy=make_strategy(spec.strategy.model_dump()),
             average={},
             averaged=0,
-            first_averaged=rounds - int(spec.strategy.average * rounds),
+            first_averaged=rounds - round(spec.strategy.average * rounds),
         )
         path = context.directory / "checkpoint.safetensors"
         if path.exists():
@@ -110,7 +111,7 @@ class Checkpoint:
         best = min(range(len(losses)), key=losses.__getitem__) if losses else 0
         return len(losses) - 1 - best >= patience
 
-    def save(self, directory: Path, *, seconds: float) -> None:
+    def save(self, directory: Path) -> None:
         """Write the state durably; a crash leaves this one or the one before."""
         tensors = {f"state.{k}": v for k, v in self.state.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
@@ -119,7 +120,7 @@ class Checkpoint:
             "round": self.round,
             "averaged": self.averaged,
             "curve": self.curve,
-            "seconds": seconds,
+            "seconds": self.seconds,
         }
         body = save(tensors, {"facts": json.dumps(facts)})
         write_durably(directory / "checkpoint.safetensors", body)
@@ -143,6 +144,7 @@ class Checkpoint:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.round, self.averaged, self.curve = facts["round"], facts["averaged"], facts["curve"]
+        self.seconds = facts["seconds"]
         self.state, self.average = part("state."), part("average.")
         self.strategy.load_state_dict(part("strategy."))
 

@@ -162,9 +162,23 @@ def test_a_checkpoint_that_was_half_written_is_not_there(tmp_path: Path) -> None
     """A crash leaves this state or the one before: the file is replaced, never written into."""
     context = coordinator(tmp_path, spec(), PARTIES, silo_model)
     checkpoint = Checkpoint.load_or_start(context)
-    checkpoint.save(tmp_path, seconds=1.0)
+    checkpoint.save(tmp_path)
     partial = tmp_path / ".checkpoint.safetensors.partial"
     partial.write_bytes(b"half")
     assert Checkpoint.load_or_start(context).global_bytes() == checkpoint.global_bytes()
-    checkpoint.save(tmp_path, seconds=2.0)
+    checkpoint.save(tmp_path)
     assert not partial.exists()
+
+
+def test_seconds_add_up_over_attempts(tmp_path: Path) -> None:
+    context = coordinator(tmp_path, spec(evaluation={"release": "none"}), PARTIES, silo_model)
+    checkpoint = Checkpoint.load_or_start(context)
+    checkpoint.seconds = 100.0
+    checkpoint.save(tmp_path)
+    assert train.coordinate(context).seconds > 100.0
+
+
+def test_the_averaged_part_is_the_nearest_number_of_rounds(tmp_path: Path) -> None:
+    strategy = {"rounds": 100, "average": 0.29}
+    context = coordinator(tmp_path, spec(strategy=strategy), PARTIES, silo_model)
+    assert Checkpoint.load_or_start(context).first_averaged == 71
