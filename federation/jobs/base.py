@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from secure.exchange.base import Endpoint
 if TYPE_CHECKING:
     from federation.release import Gate
     from federation.sources.rows import Part
+
+FAULT = re.compile(r"[A-Z][A-Z-]{1,30}(-[0-9]{3})?")
+"""What the code of a fault looks like; a silo may have sent anything."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +182,8 @@ class CoordinatorContext:
             if header.job != self.job:
                 continue
             if header.name == "fault":
-                code = msgpack.unpackb(message.body)
                 raise JobFailed(
-                    f"silo {header.sender} stopped with {code}; its own log says why",
+                    f"silo {header.sender} stopped with {_code(message.body)}; its own log says why",
                     field="silo",
                     value=header.sender,
                 )
@@ -192,6 +195,16 @@ class CoordinatorContext:
         """Send every silo a notice that needs no answer."""
         for silo in self.quotes:
             self.endpoint.send(silo, job=self.job, round=round, name=name, body=b"")
+
+
+def _code(body: bytes) -> str:
+    """The code of a silo's fault; whatever else it sent is not repeated."""
+    try:
+        code = msgpack.unpackb(body)
+    except (ValueError, msgpack.exceptions.UnpackException):
+        code = None
+    known = isinstance(code, str) and FAULT.fullmatch(code)
+    return str(code) if known else "a fault that has no code"
 
 
 class JobKind(Protocol):

@@ -27,17 +27,9 @@ from federation.jobs.base import (
     SiloContext,
 )
 from federation.spec import AggregationSpec, EvaluationSpec, JobSpec, PrivacySpec
+from federation.training.events import evaluation_event, job_event, round_event
 from federation.training.specs import ModelSpec, StrategySpec
-from privacy.events import (
-    NOTHING,
-    All,
-    DiscreteGaussian,
-    Event,
-    Gaussian,
-    Poisson,
-    Repeat,
-    Unit,
-)
+from privacy.events import NOTHING, Event, Unit
 from privacy.ledger import Stop
 
 
@@ -159,9 +151,9 @@ def participate(context: SiloContext) -> Stop:
             return _stop(spec, header.round)
         request = msgpack.packb([header.name, header.round, message.body])
         if header.name == "update":
-            work, protection, event = trainer.train, protected, _round_event(spec, context.quote)
+            work, protection, event = trainer.train, protected, round_event(context.quote)
         elif header.name == "evaluate":
-            work, protection, event = trainer.evaluate, measured, _evaluation_event(context.quote)
+            work, protection, event = trainer.evaluate, measured, evaluation_event(context.quote)
         else:
             raise BadInput(f"no request {header.name!r} in a train job", field="name")
         body = context.gate.release(
@@ -241,34 +233,8 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     )
 
 
-def job_event(
-    plan: Mapping[str, Any], sigma: float, evaluation: float, rounds: int, evaluations: int
-) -> Event:
-    """The event of a train job: its noised steps and its noisy histograms.
-
-    `sigma` is the noise multiplier of a step, `evaluation` that of a histogram, in counts.
-    """
-    step: Event = Gaussian(sigma=sigma)
-    if plan["rate"] < 1.0:
-        step = Poisson(rate=plan["rate"], of=step)
-    parts: list[Event] = [Repeat(times=rounds * plan["local_steps"], of=step)]
-    if evaluations:
-        parts.append(Repeat(times=evaluations, of=DiscreteGaussian(sigma=evaluation)))
-    return All(of=tuple(parts))
-
-
 def _stop(spec: Spec, rounds: int) -> Stop:
     if rounds >= spec.strategy.rounds:
         return Stop.COMPLETED
     # A stop decided on exact counts depends on rows, so nothing may come back for it.
     return Stop.OWN_FAULT if spec.exact_evaluation else Stop.RELEASED_RESULT
-
-
-def _round_event(spec: Spec, quote: PartyQuote) -> Event | None:
-    plan = quote.plan
-    return None if spec.no_privacy else job_event(plan, plan["noise_multiplier"], 0.0, 1, 0)
-
-
-def _evaluation_event(quote: PartyQuote) -> Event | None:
-    noise = quote.plan["evaluation_noise"]
-    return DiscreteGaussian(sigma=noise) if noise else None

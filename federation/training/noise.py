@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from federation.errors import BadInput
 from federation.pricing import faced
+from federation.training.events import job_event
 from privacy.accounting import calibrate, pld
 from privacy.events import Event, Exchanged, Gaussian, Relation, Unit
 from privacy.ledger import AccountTerms
@@ -28,8 +29,6 @@ def calibrated(
     with which the job, evaluation included, costs at most epsilon by PLD at the account's delta
     (or, with `fit: account`, is admitted by the account's filter at capacity epsilon).
     """
-    from federation.jobs.train import job_event
-
     privacy = spec.privacy
     evaluations: int = plan["evaluations"]
     rounds = spec.strategy.rounds

@@ -14,8 +14,9 @@ from tests_parties import DELTA, dataset, facts, spec
 
 from federation.errors import BadInput
 from federation.jobs.base import PartyFacts, PartyQuote
-from federation.jobs.train import job_event, quote
+from federation.jobs.train import quote
 from federation.pricing import account_events
+from federation.training.events import job_event
 from privacy.accounting.pld import job_epsilon
 from privacy.errors import InvalidEvent, Refused
 from privacy.events import (
