@@ -182,8 +182,9 @@ class CoordinatorContext:
             if header.job != self.job:
                 continue
             if header.name == "fault":
+                code = _code(message.body)
                 raise JobFailed(
-                    f"silo {header.sender} stopped with {_code(message.body)}; its own log says why",
+                    f"silo {header.sender} stopped with {code}; its own log says why",
                     field="silo",
                     value=header.sender,
                 )
