@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from privacy.events import Event
-from privacy.ledger import schema
+from privacy.ledger import recovery, schema
 from privacy.ledger.balance import Balance, repeats
 from privacy.ledger.chain import Entry, Head, Identity, Receipt
 from privacy.ledger.filters.amounts import Charge
@@ -80,6 +80,16 @@ class Looking:
         with self._store.reading() as connection:
             seq, _, hash_ = self._rows(connection).last()
         return Head(seq, hash_, self._identity.silo)
+
+    def knows(self, head: Head) -> bool:
+        """Whether the chain holds the entry of a head, or owns up to its loss.
+
+        It does not after a backup was restored and nothing recovered.
+        """
+        query = select(schema.entries.c.hash).where(schema.entries.c.seq == head.seq)
+        with self._store.reading() as connection:
+            found = connection.execute(query).scalar()
+        return found == head.hash or not recovery.unknown(self._store, self._identity, [head])
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """The entries with a number above `after`, in order."""

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text, UniqueConstraint, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    select,
+    tuple_,
+)
 
 from privacy.errors import InvalidRequest, LedgerMissing, LedgerTampered
 from privacy.ledger.chain import Head, Receipt
@@ -94,13 +104,16 @@ class Mirror:
 
     def heads(self) -> dict[str, Head]:
         """The newest head of every silo."""
-        newest: dict[str, Head] = {}
         table = _receipts.c
+        last = select(table.silo, func.max(table.seq)).group_by(table.silo)
+        query = select(table.silo, table.seq, table.hash).where(
+            tuple_(table.silo, table.seq).in_(last)
+        )
         with self._store.reading() as connection:
-            query = select(table.silo, table.seq, table.hash).order_by(table.seq)
-            for row in connection.execute(query):
-                newest[row.silo] = Head(row.seq, row.hash, "coordinator")
-        return newest
+            return {
+                row.silo: Head(row.seq, row.hash, "coordinator")
+                for row in connection.execute(query)
+            }
 
     def receipts(self, job: str | None = None, *, silo: str | None = None) -> list[Receipt]:
         """The receipts of a job, of a silo, or all, by silo and number."""

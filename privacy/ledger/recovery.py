@@ -66,7 +66,7 @@ def recover(
         replayed = _replant(store, identity, writer, ordered)
         known = [receipt.head for receipt in ordered]
         filed = heads.read(identity.ledger)
-        lost = _unknown(store, identity, [*known, *([filed] if filed else [])])
+        lost = unknown(store, identity, [*known, *([filed] if filed else [])])
         breached: tuple[str, ...] = ()
         last = _last(store, identity)
         if lost or filed is None:
@@ -96,8 +96,8 @@ def _last(store: Store, identity: Identity) -> Head:
     return Head(seq, hash_)
 
 
-def _unknown(store: Store, identity: Identity, known: list[Head]) -> list[Head]:
-    """The known heads that are not in the chain, and that no breach entry has owned up to."""
+def unknown(store: Store, identity: Identity, known: list[Head]) -> list[Head]:
+    """The heads among `known` that are not in the chain, nor owned up to by a breach entry."""
     table = schema.entries.c
     with store.reading() as connection:
         owned = {

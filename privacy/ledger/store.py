@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds for which a transaction waits and is tried again."""
+
+_MIGRATING = threading.Lock()
+"""Alembic keeps what it runs on in a global of its own."""
 
 _RETRIED = ("40001", "40P01", "23505")
 
@@ -151,7 +155,8 @@ def migrate(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _MIGRATING:
+        command.upgrade(config, "head")
 
 
 def _engine(url: Any, sqlite: bool) -> Engine:

@@ -1,14 +1,14 @@
 """Append-only, held by the database itself.
 
-The triggers are made by a migration and counted by `verify`: a table that a later migration
-rebuilds on SQLite loses its triggers, and must call `create` again.
+The triggers are made by a migration, and `verify` compares them (`privacy.ledger.frame`): a table
+that a later migration rebuilds on SQLite loses its triggers, and must call `create` again.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Connection
 
-TABLES = ("identity", "entries")
+TABLES = ("identity", "entries", "releases")
 _OPERATIONS = ("UPDATE", "DELETE")
 
 
@@ -36,10 +36,17 @@ def statements(dialect: str) -> dict[str, str]:
     return made
 
 
-_FUNCTION = """
-CREATE OR REPLACE FUNCTION tacit_append_only() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION 'this table is append-only'; END $$
-"""
+BODY = " BEGIN RAISE EXCEPTION 'this table is append-only'; END "
+"""What the function of PostgreSQL's triggers does."""
+
+_FUNCTION = (
+    f"CREATE OR REPLACE FUNCTION tacit_append_only() RETURNS trigger LANGUAGE plpgsql AS $${BODY}$$"
+)
+_THERE = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+    "WHERE NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace",
+}
 
 
 def create(connection: Connection) -> None:
@@ -47,30 +54,7 @@ def create(connection: Connection) -> None:
     dialect = connection.dialect.name
     if dialect != "sqlite":
         connection.exec_driver_sql(_FUNCTION)
-    missing = set(absent(connection))
+    there = set(connection.exec_driver_sql(_THERE[dialect]).scalars())
     for name, statement in statements(dialect).items():
-        if name in missing:
+        if name not in there:
             connection.exec_driver_sql(statement)
-
-
-def absent(connection: Connection) -> list[str]:
-    """The names of triggers that are missing, changed or switched off."""
-    expected = statements(connection.dialect.name)
-    if connection.dialect.name == "sqlite":
-        rows = connection.exec_driver_sql(
-            "SELECT name, sql FROM sqlite_master WHERE type='trigger'"
-        )
-        found = {name: sql for name, sql in rows}
-        return [name for name, sql in expected.items() if found.get(name) != sql]
-    rows = connection.exec_driver_sql(
-        "SELECT t.tgname, t.tgenabled, c.relname, p.prosrc FROM pg_trigger t "
-        "JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid "
-        "WHERE NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace"
-    )
-    source = _FUNCTION.split("$$")[1]
-    good = {
-        name
-        for name, enabled, table, body in rows
-        if enabled in ("O", b"O") and name.startswith(table) and body == source
-    }
-    return [name for name in expected if name not in good]

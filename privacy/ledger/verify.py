@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 
 from privacy.errors import LedgerError, LedgerTampered, PrivacyError
-from privacy.ledger import canonical, nonces, replay, schema, triggers
+from privacy.ledger import canonical, frame, nonces, replay, schema
 from privacy.ledger.balance import Balance
 from privacy.ledger.chain import SCHEMA, Head, Identity, check_seal, check_signature
 from privacy.ledger.heads import HeadFile
@@ -136,6 +136,7 @@ def verify(
     walk = _Walk(identity, check)
     bad: _BadError | None = None
     vouched: list[Head] = []
+    frame.expected(store.sqlite)  # made before anybody waits for it
     try:
         with store.reading() as connection:
             with heads.locked():  # a snapshot of the database, and the head that belongs to it
@@ -297,9 +298,11 @@ def _check_frame(connection: Connection, identity: Identity, check: Verifier) ->
     versions = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
     if versions != [schema.REVISION]:
         raise _BadError(0, "the version of the database's tables was changed")
-    missing = triggers.absent(connection)
-    if missing:
-        raise _BadError(0, f"append-only triggers are missing or changed: {', '.join(missing)}")
+    changed = frame.differences(connection)
+    if changed:
+        raise _BadError(
+            0, f"the database's tables, indexes or triggers were changed: {', '.join(changed)}"
+        )
 
 
 def _check_caches(connection: Connection, books: Replayed) -> None:

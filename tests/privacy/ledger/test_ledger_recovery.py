@@ -43,6 +43,7 @@ def backup(place) -> Callable[[], None]:
             for table in TABLES:
                 connection.execute(text(f"DELETE FROM {table}"))
                 connection.execute(text(f"INSERT INTO {table} SELECT * FROM kept_{table}"))
+                connection.execute(text(f"DROP TABLE kept_{table}"))
 
     return put_back
 
