@@ -26,7 +26,7 @@ from federation.spec import JobSpec, digest
 from federation.version import code_version
 from privacy.errors import Refused
 from privacy.events import Unit
-from privacy.ledger import Receipt
+from privacy.ledger import Head, Receipt
 from privacy.ledger.mirror import Mirror
 from secure.errors import SecureError
 from secure.exchange.base import Endpoint
@@ -122,7 +122,7 @@ def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
     """
     if job.status != "created":
         return
-    manifest = job.document("manifest") or _manifest(job, parties)
+    manifest = job.document("manifest") or _manifest(job, parties, mirror.heads())
     if job.document("balances") is None:
         job.save("balances", {s: {"before": b} for s, b in _balances(job, parties).items()})
     receipts: dict[str, Any] = {}
@@ -258,7 +258,7 @@ def _balances(job: Job, parties: Parties) -> dict[str, dict[str, Any]]:
     }
 
 
-def _manifest(job: Job, parties: Parties) -> dict[str, Any]:
+def _manifest(job: Job, parties: Parties, heads: Mapping[str, Head]) -> dict[str, Any]:
     facts = parties.facts(job.spec.dataset)
     quotes = quotes_of(job.spec, facts)
     issued = datetime.now(UTC)
@@ -270,6 +270,7 @@ def _manifest(job: Job, parties: Parties) -> dict[str, Any]:
         "job": job.id,
         "spec": job.spec.model_dump(mode="json"),
         "quotes": {silo: q.document() for silo, q in quotes.items()},
+        "heads": {s: {"entry": h.seq, "hash": h.hash} for s, h in heads.items() if s in quotes},
         "code": code_version(),
         "issued": issued.isoformat(),
         "expires": (issued + MANIFEST_LIFE).isoformat(),

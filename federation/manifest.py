@@ -59,8 +59,18 @@ class Quoted(_Body):
     refundable: bool
 
 
+class Known(_Body):
+    """The newest entry of a silo's ledger that the coordinator has a receipt of."""
+
+    entry: Annotated[int, Field(ge=0)]
+    hash: Digest
+
+
 class Manifest(_Body):
-    """What a manifest says. `membership_digest` tells apart what a version number cannot."""
+    """What a manifest says. `membership_digest` tells apart what a version number cannot.
+
+    A silo whose ledger lacks the head that the coordinator knows of it reserves nothing.
+    """
 
     kind: Literal["manifest"]
     federation: Name
@@ -69,6 +79,7 @@ class Manifest(_Body):
     job: JobId
     spec: dict[str, Any]
     quotes: Annotated[dict[Name, Quoted], Field(min_length=1)]
+    heads: dict[Name, Known]
     code: Digest
     issued: Instant
     expires: Instant

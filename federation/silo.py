@@ -35,7 +35,7 @@ from federation.membership import Membership
 from federation.release import Gate, held
 from federation.settling import RUNNING, Settling, other_manifest
 from federation.spec import JobSpec, digest
-from privacy.ledger import ChargeState, Ledger, Receipt, State, Stop
+from privacy.ledger import ChargeState, Head, Ledger, Receipt, State, Stop
 from secure.errors import ExchangeClosed
 from secure.exchange.base import Endpoint
 from secure.keys import SigningKey, verify
@@ -112,6 +112,7 @@ class Silo:
         asked, seal = read_manifest(manifest, self._federation.coordinator)
         check_time(asked, datetime.now(UTC))
         self._check_agreed(asked)
+        self._check_head(asked)
         files = self._files(asked.job)
         if not self.ledger.see_nonce(asked.nonce, seal, asked.expires + SKEW):
             files.check_not_refused(seal)
@@ -296,6 +297,18 @@ class Silo:
     def _check_agreed(self, manifest: Manifest) -> None:
         self._membership.check_signed()
         check_agreed(manifest, self._membership)
+
+    def _check_head(self, manifest: Manifest) -> None:
+        """Refuse while this ledger lacks what the coordinator has a receipt of."""
+        known = manifest.heads.get(self.name)
+        if known is not None and not self.ledger.knows(Head(known.entry, known.hash)):
+            raise IntegrityError(
+                f"silo {self.name}: the coordinator has a receipt of entry {known.entry} of this "
+                f"ledger, which is not in it; was a backup restored? tacit ledger recover "
+                f"{self.name} brings it up to date",
+                field="heads",
+                value=known.entry,
+            )
 
     def _check_may_run(self, charge: ChargeState, manifest: Manifest) -> JobSpec:
         """Refuse a job once what all agreed on, this silo's policy or its accounts have changed."""

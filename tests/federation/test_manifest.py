@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests_jobs_here import allow, spec
+from tests_jobs_here import allow, run, spec
 
 from federation import lifecycle, statements
-from federation.books import open_mirror
+from federation.books import open_ledger, open_mirror
 from federation.embedded import Embedded
 from federation.errors import BadInput, IntegrityError, PolicyRefused
 from federation.home import Home
@@ -25,6 +27,7 @@ from federation.manifest import MANIFEST_LIFE, SKEW
 from federation.record import Job
 from federation.spec import canonical, digest
 from privacy.errors import KeyConflict, Refused, WrongState
+from privacy.events import Unit
 from secure.keys import SigningKey
 
 TYPED = (BadInput, IntegrityError, PolicyRefused, Refused)
@@ -38,7 +41,7 @@ def parties(home: Home) -> Iterator[Embedded]:
 
 def manifest(parties: Embedded, asked: Any = None) -> dict[str, Any]:
     """The signed manifest of a new job."""
-    return lifecycle._manifest(Job.create(parties.home, asked or spec()), parties)
+    return lifecycle._manifest(Job.create(parties.home, asked or spec()), parties, {})
 
 
 def resigned(parties: Embedded, document: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -403,3 +406,26 @@ def test_a_job_does_not_start_once_the_policy_has_closed(home: Home, parties: Em
     allow(home, exact_evaluation=False)
     with pytest.raises(PolicyRefused):
         parties.start("silo-1", signed["body"]["job"], go_of(parties, signed, receipts))
+
+
+def test_a_restored_backup_is_found_before_anything_is_reserved_on_it(home: Home) -> None:
+    """The head file goes back with the database, so only the coordinator's receipts tell."""
+    paths = home.silo("silo-1")
+    head = paths.head.read_bytes()
+    with closing(sqlite3.connect(paths.ledger)) as source:
+        source.execute("VACUUM INTO ?", (str(home.root / "backup.db"),))
+    ledger = open_ledger(home, "silo-1")
+    for epsilon in (11.0, 12.0, 13.0):  # entries that the coordinator never sees
+        ledger.set_capacity("breast-cancer/record", epsilon, "a test")
+    ledger.close()
+    assert run(home)["status"] == "completed"
+    for leftover in paths.directory.glob("ledger.db-*"):
+        leftover.unlink()
+    shutil.copy(home.root / "backup.db", paths.ledger)
+    paths.head.write_bytes(head)
+    with pytest.raises(IntegrityError, match="tacit ledger recover silo-1") as caught:
+        run(home)
+    assert caught.value.exit_code == 4
+    ledger = open_ledger(home, "silo-1")
+    assert ledger.account("breast-cancer", Unit.RECORD).used == 0
+    ledger.close()
