@@ -68,6 +68,11 @@ class Embedded:
             if dataset in self.federation.silos[name].sizes
         }
 
+    def check_sources(self, dataset: str) -> None:
+        """Look at the columns of every silo's source, and at no row."""
+        for name in self.facts(dataset):
+            self._silos[name].check_source(dataset)
+
     def price(self, quote: PartyQuote, facts: PartyFacts) -> dict[str, Any]:
         """One silo's line of a quote."""
         return price(quote, facts, self._silos[quote.silo].ledger)

@@ -47,10 +47,17 @@ class Job:
         self.spec: JobSpec = parse(record["spec"], jobs.kind(record["kind"]).Spec, "job")
 
     @classmethod
-    def create(cls, home: Home, spec: JobSpec) -> Job:
-        """Record a new job; its id is the spec's name, the day and six random digits."""
+    def create(cls, home: Home, spec: JobSpec, mark: str | None = None) -> Job:
+        """Record a new job; its id is the spec's name, the day and six random digits.
+
+        `mark` takes the place of the random digits: the same one again finds the job that it made,
+        so that whoever retries goes on with it.
+        """
         now = datetime.now(UTC)
-        id = f"{spec.name}-{now:%Y%m%d}-{secrets.token_hex(3)}"
+        if mark is not None:
+            for found in home.jobs.glob(f"{spec.name}-????????-{mark}/job.json"):
+                return cls(home, found.parent.name)
+        id = f"{spec.name}-{now:%Y%m%d}-{mark or secrets.token_hex(3)}"
         directory = home.jobs / id
         directory.mkdir(parents=True)
         record = {

@@ -33,6 +33,7 @@ from federation.manifest import (
 )
 from federation.membership import Membership
 from federation.release import Gate, held
+from federation.schema import FileSplit
 from federation.settling import RUNNING, Settling, other_manifest
 from federation.spec import JobSpec, digest
 from privacy.ledger import ChargeState, Head, Ledger, Receipt, State, Stop
@@ -94,6 +95,16 @@ class Silo:
                 if a.source == source
             ),
         )
+
+    def check_source(self, dataset: str) -> None:
+        """Refuse a source that is not there or lacks a column; no row is read."""
+        from federation.sources.table import check_columns
+
+        schema = self._federation.dataset(dataset)
+        source = self._config.sources[self._config.source_of(dataset)]
+        check_columns(source, schema.columns)
+        if isinstance(schema.split, FileSplit):
+            check_columns(source, schema.columns, separate_test=True)
 
     def quote(self, spec: JobSpec) -> tuple[PartyFacts, PartyQuote]:
         """Derive the quote of a job here, from the spec and this silo's public facts."""
@@ -201,6 +212,7 @@ class Silo:
     def _reserve(self, manifest: dict[str, Any], asked: Manifest, seal: str) -> Receipt:
         spec = spec_of(asked)
         self._check_policy(spec)
+        self.check_source(spec.dataset)
         facts, quote, derived = self._derived(spec)
         stated = asked.quotes.get(self.name)
         if stated is None or derived != digest(stated.model_dump(mode="json")):

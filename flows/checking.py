@@ -9,18 +9,11 @@ from __future__ import annotations
 from federation.embedded import Embedded
 from federation.home import Home
 from federation.lifecycle import quotes_of
-from federation.schema import FileSplit
-from federation.sources.table import check_columns
 from federation.spec import JobSpec
 
 
 def check(home: Home, spec: JobSpec) -> None:
     """Raise what the job would stumble over later; a refusal is left to the ledgers."""
     with Embedded(home) as parties:
-        facts = parties.facts(spec.dataset)
-        quotes_of(spec, facts)
-    for silo, fact in facts.items():
-        source = home.silo_config(silo).sources[fact.source]
-        check_columns(source, fact.dataset.columns)
-        if isinstance(fact.dataset.split, FileSplit):
-            check_columns(source, fact.dataset.columns, separate_test=True)
+        quotes_of(spec, parties.facts(spec.dataset))
+        parties.check_sources(spec.dataset)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from federation.home import Home
 from federation.jobs.train import Spec
@@ -19,9 +20,10 @@ def train(spec: Spec, home: str | None = None) -> dict[str, Any]:
     """Train one model across the silos of `home` under their privacy budgets.
 
     `home` is a directory on the machine that serves the deployment; left out, it is found as the
-    command finds it (TACIT_HOME, the nearest federation.yaml, ./.tacit).
+    command finds it (TACIT_HOME, the nearest federation.yaml, ./.tacit). A retry of the same flow
+    run goes on with its job: no second charge.
     """
     where = Home.find(Path(home) if home else None)
     check(where, spec)
-    job = Job.create(where, spec)
+    job = Job.create(where, spec, mark=str(flow_run.id)[-8:])
     return run_job(str(where.root), job.id)

@@ -15,7 +15,7 @@ from tests_jobs_here import allow, drive, run, spec
 from federation import lifecycle
 from federation.books import open_ledger, open_mirror, verification
 from federation.embedded import Embedded
-from federation.errors import BadInput, BudgetRefused, IntegrityError, PolicyRefused
+from federation.errors import BadInput, BudgetRefused, IntegrityError, Missing, PolicyRefused
 from federation.home import Home
 from federation.membership import Membership
 from federation.predict import predict_file
@@ -207,6 +207,8 @@ def test_rounds_never_begun_come_back_after_a_stop_on_released_metrics(home: Hom
 def test_a_fault_of_one_silo_ends_the_job_and_forfeits_there_only(home: Home) -> None:
     job = Job.create(home, spec())
     source = next((home.root / "silos" / "silo-2").rglob("rows.*"))
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
     source.unlink()
     result = drive(home, job)
     assert result["status"] == "failed"
@@ -216,6 +218,20 @@ def test_a_fault_of_one_silo_ends_the_job_and_forfeits_there_only(home: Home) ->
     assert whole > 0
     for silo in ("silo-1", "silo-3"):
         assert account(home, silo).used < whole  # at most the one round that was begun
+
+
+def test_a_source_that_is_not_there_is_found_before_anything_is_reserved(home: Home) -> None:
+    next((home.root / "silos" / "silo-2").rglob("rows.*")).unlink()
+    with pytest.raises(Missing):
+        run(home)
+    assert all(account(home, silo).used == 0 for silo in home.silo_names())
+
+
+def test_the_same_mark_finds_the_job_that_it_made(home: Home) -> None:
+    job = Job.create(home, spec(), mark="0a1b2c3d")
+    assert job.id.endswith("-0a1b2c3d")
+    assert Job.create(home, spec(), mark="0a1b2c3d").id == job.id
+    assert Job.create(home, spec(), mark="ffffffff").id != job.id != Job.create(home, spec()).id
 
 
 def test_cancel_gives_a_reservation_back(home: Home) -> None:

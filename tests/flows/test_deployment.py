@@ -91,9 +91,14 @@ def heads(home: Path) -> list[str]:
 def ran(url: str, deployment: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
     """Run the deployment as its form does, and wait for the end."""
     path = f"/deployments/{deployment['id']}/create_flow_run"
-    run: dict[str, Any] = ask(url, path, {"parameters": parameters})
+    return ended(url, ask(url, path, {"parameters": parameters}))
+
+
+def ended(url: str, run: dict[str, Any], count: int = 1) -> dict[str, Any]:
+    """Wait for a flow run's end, for the `count`-th time."""
+    over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     deadline = time.monotonic() + 120
-    while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+    while run["state"]["type"] not in over or run["run_count"] < count:
         assert time.monotonic() < deadline, run
         time.sleep(0.3)
         run = ask(url, f"/flow_runs/{run['id']}")
@@ -163,6 +168,20 @@ def test_a_worker_runs_the_deployment_and_the_ledgers_are_charged(
     only = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
     names = {log["name"] for log in ask(prefect_url, "/logs/filter", only)}
     assert names and names <= {"prefect.flow_runs.worker", "prefect.flow_runs.runner"}
+
+
+def test_retry_in_the_ui_goes_on_with_the_same_job(
+    prefect_url: str, deployment: dict[str, Any], worker: Path, fed: Path, tacit_json: Any
+) -> None:
+    run = ran(prefect_url, deployment, {"spec": SPEC | {"name": "again"}, "home": str(fed)})
+    before = heads(fed)
+    retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    ask(prefect_url, f"/flow_runs/{run['id']}/set_state", retry)
+    run = ended(prefect_url, ask(prefect_url, f"/flow_runs/{run['id']}"), run["run_count"] + 1)
+    assert run["state"]["type"] == "COMPLETED", worker.read_text()
+    jobs = tacit_json("job", "list", "--home", fed)["jobs"]
+    assert len([job for job in jobs if job["job_id"].startswith("again-")]) == 1
+    assert heads(fed) == before
 
 
 def test_what_only_the_silos_can_know_fails_before_anything_is_charged(
