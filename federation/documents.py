@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from federation.errors import BadInput, NotFound
+from federation.plain_yaml import LARGEST, NotPlain, load
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,28 +39,36 @@ def load_yaml(path: Path, model: type[M]) -> M:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read one YAML document as plain data; a key said twice raises `BadInput`."""
+    """Read one YAML document as plain data; what `federation.plain_yaml` refuses is `BadInput`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        text = data.decode("utf-8") if len(data) <= LARGEST else ""
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file", field="file", value=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"{path}: cannot be read as text ({type(error).__name__})",
             field="file",
             value=str(path),
             allowed="a readable UTF-8 file",
         ) from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _refuse_repeated_keys(node, str(path))
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    if len(data) > LARGEST:
         raise BadInput(
-            f"{path}: not a YAML document{place}", field="file", value=str(path), allowed="YAML"
+            f"{path}: more than {LARGEST} bytes",
+            field="file",
+            value=str(path),
+            allowed=f"at most {LARGEST} bytes",
+        )
+    try:
+        return load(text)
+    except NotPlain as error:
+        place = f"line {error.line}: " if error.line else ""
+        raise BadInput(
+            f"{path}: {place}{error.reason}",
+            field=error.key or "file",
+            value=str(path) if error.key is None else None,
+            allowed="each key once" if error.key else "YAML: mappings, lists, texts and numbers",
         ) from None
 
 
@@ -87,6 +95,8 @@ def _bad_input(error: ValidationError, model: type[BaseModel], where: str) -> Ba
     field = ".".join(path) or "document"
     more = f" ({len(problems) - 1} further problems)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
+        path[-1] = path[-1][:80]
+        field = ".".join(path)
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
         return BadInput(
@@ -94,6 +104,15 @@ def _bad_input(error: ValidationError, model: type[BaseModel], where: str) -> Ba
             field=field,
             value=path[-1],
             allowed=known,
+        )
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, BadInput):  # from a check that knows which field it is about
+        field = ".".join([*path, cause.field]) if cause.field else field
+        return BadInput(
+            f"{where}: {field}: {cause.message}{more}",
+            field=field,
+            value=cause.value,
+            allowed=cause.allowed,
         )
     value = _shown(first, path)
     said = f" (here: {value!r})" if value is not None else ""
@@ -114,7 +133,7 @@ def _says(problem: ErrorDetails) -> str:
 
 def _allowed(problem: ErrorDetails) -> object:
     context = problem.get("ctx", {})
-    for name in ("expected", "expected_tags", "pattern"):
+    for name in ("allowed", "expected", "expected_tags", "pattern"):
         if name in context:
             return context[name]
     limits = [f"{sign} {context[name]}" for name, sign in _LIMITS.items() if name in context]
@@ -126,7 +145,7 @@ def _shown(problem: ErrorDetails, path: list[str]) -> object:
     if problem["type"] == "missing" or _SECRET.intersection(path):
         return None
     if isinstance(value, bool | int | float):
-        return value
+        return value if abs(value) < 10**30 or isinstance(value, float) else "a longer number"
     return value[:80] if isinstance(value, str) else None
 
 
@@ -183,24 +202,6 @@ def _tags(member: Any) -> set[str]:
         return {getattr(member, "__name__", str(member))}
     literals = (typing.get_args(f.annotation) for f in member.model_fields.values())
     return {str(value) for values in literals for value in values if isinstance(value, str)}
-
-
-def _refuse_repeated_keys(node: yaml.Node, where: str) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise BadInput(
-                    f"{where}: line {key.start_mark.line + 1}: {name!r} stands here twice",
-                    field=name,
-                    allowed="each key once",
-                )
-            seen.add(name)
-            _refuse_repeated_keys(value, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(item, where)
 
 
 def _kind(data: Any) -> str:

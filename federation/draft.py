@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from federation.plain_yaml import Dumper
 from federation.sources.locator import file_source
 from federation.sources.table import columns, read
 
@@ -79,8 +80,13 @@ def _float(value: str) -> bool:
 def _written(name: str) -> str:
     """The name as YAML writes it, in quotes where it has to be."""
     for style in (None, '"'):
-        listed: str = yaml.safe_dump(
-            [name], default_flow_style=True, default_style=style, allow_unicode=True, width=10**6
+        listed: str = yaml.dump(
+            [name],
+            Dumper=Dumper,
+            default_flow_style=True,
+            default_style=style,
+            allow_unicode=True,
+            width=10**6,
         )
         if "\n" not in listed.strip():
             break

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from federation.limits import Within
 from federation.spec import Block, Name, digest
 
 Column = Annotated[str, Field(min_length=1, max_length=200)]
@@ -154,9 +155,7 @@ class ImageFeature(Block):
     """
 
     type: Literal["image"] = "image"
-    shape: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=2, max_length=3)
-    ]
+    shape: Annotated[tuple[Annotated[int, Within(1, 4096)], ...], Field(min_length=2, max_length=3)]
     bounds: tuple[float, float] = (0.0, 255.0)
 
     @model_validator(mode="after")
@@ -219,7 +218,7 @@ class Subject(Block):
     """
 
     column: Column
-    max_rows: Annotated[int, Field(ge=1, le=100_000)]
+    max_rows: Annotated[int, Within(1, 100_000)]
 
 
 class ColumnSplit(Block):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from federation.errors import BadInput, NotFound
+from federation.limits import Count, Decay, Delta, Epsilon
 from federation.policy import Policy
 from federation.schema import Dataset, named
 from federation.spec import Block, Name, digest
@@ -28,9 +29,9 @@ class Sizes(Block):
     which is what keeps the true count inside the guarantee. `subjects` counts the training part.
     """
 
-    train: Annotated[int, Field(ge=1)]
-    test: Annotated[int, Field(ge=1)]
-    subjects: Annotated[int, Field(ge=1)] | None = None
+    train: Count
+    test: Count
+    subjects: Count | None = None
 
     def units(self, unit: Unit) -> int:
         """How many units of the training part are declared; `BadInput` where none are."""
@@ -66,7 +67,7 @@ class Federation(Block):
     coordinator: PublicKey
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     silos: Annotated[dict[Name, SiloFacts], Field(min_length=1)]
-    max_silos_per_subject: Annotated[int, Field(ge=1)] | None = None
+    max_silos_per_subject: Count | None = None
 
     @field_validator("datasets", mode="before")
     @classmethod
@@ -199,9 +200,9 @@ class AccountConfig(Block):
     unit: Unit = Unit.RECORD
     relation: Relation = Relation.ADD_REMOVE
     filter: str = "renyi"
-    epsilon: Annotated[float, Field(gt=0)]
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    delta0: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    epsilon: Epsilon
+    delta: Delta
+    delta0: Decay = 0.0
 
 
 class SiloConfig(Block):

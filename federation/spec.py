@@ -8,11 +8,22 @@ hash. `digest` is what approvals and charges are bound to.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from federation.limits import (
+    Clip,
+    Delta,
+    Epsilon,
+    NoiseMultiplier,
+    Rounds,
+    Seed,
+    Share,
+    refuse_other_kinds,
+)
 from privacy.events import Unit
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -20,9 +31,21 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
 class Block(BaseModel):
-    """A part of a spec: frozen, no unknown field, no NaN or infinity."""
+    """A part of a spec: frozen, no unknown field, no NaN or infinity.
+
+    A number is a number: neither a truth value nor a text is taken for one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_their_kinds(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for name, field in cls.model_fields.items():
+                if name in data:
+                    refuse_other_kinds(name, data[name], field.annotation)
+        return data
 
 
 class PrivacySpec(Block):
@@ -34,11 +57,11 @@ class PrivacySpec(Block):
     """
 
     unit: Unit = Unit.RECORD
-    epsilon: Annotated[float, Field(gt=0)] | None = None
-    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
-    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    epsilon: Epsilon | None = None
+    delta: Delta | None = None
+    noise_multiplier: NoiseMultiplier | None = None
     none: Literal[True] | None = None
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    clip: Clip = 1.0
     fit: Literal["account"] | None = None
 
     @model_validator(mode="after")
@@ -73,9 +96,9 @@ class EvaluationSpec(Block):
     split: Literal["test"] = "test"
     release: Literal["dp", "exact", "none"] = "dp"
     bins: Annotated[int, Field(ge=2, le=200, multiple_of=2)] | None = None
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    every: Annotated[int, Field(ge=1)] | None = None
-    patience: Annotated[int, Field(ge=1)] | None = None
+    share: Share = 0.2
+    every: Rounds | None = None
+    patience: Rounds | None = None
 
     @property
     def columns(self) -> int:
@@ -90,12 +113,12 @@ class EvaluationSpec(Block):
 
 
 class JobSpec(Block):
-    """What every job says, whatever its kind."""
+    """What every job says, whatever its kind. The job's id is the name, a day and a mark."""
 
     kind: str
-    name: Name
-    dataset: str
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,44}$")]
+    dataset: Annotated[str, Field(max_length=100)]
+    seed: Seed = 42
 
     @property
     def no_privacy(self) -> bool:

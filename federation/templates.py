@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import SecretStr
 
+from federation import plain_yaml
 from federation.settings import SiloConfig, SourceConfig
 
 _FEDERATION = """\
@@ -87,7 +88,7 @@ class _Line(dict[str, Any]):
     """A mapping that fits on a line, such as one feature."""
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(plain_yaml.Dumper):
     """YAML in which small things stand on one line each."""
 
 

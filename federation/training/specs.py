@@ -6,11 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from federation.limits import Count, Decay, Fraction, Rate, Rounds, Within
 from federation.spec import Block
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Widths = Annotated[tuple[Annotated[int, Within(1, 16_384)], ...], Field(max_length=16)]
 
 
 class ModelSpec(Block):
@@ -21,8 +20,8 @@ class ModelSpec(Block):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    hidden: tuple[Count, ...] = (64,)
-    channels: tuple[Count, ...] = (16, 32)
+    hidden: Widths = (64,)
+    channels: Widths = (16, 32)
     activation: Literal["tanh", "relu"] = "tanh"
 
 
@@ -37,17 +36,17 @@ class StrategySpec(Block):
     """
 
     name: Literal["fedavg", "fedprox", "fedadam", "fedavgm"] = "fedavg"
-    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    rounds: Rounds
     local_steps: Count = 1
     batch_size: Count
-    learning_rate: Positive
+    learning_rate: Rate
     weighting: Literal["size", "uniform"] = "size"
-    proximal: Positive | None = None
-    server_learning_rate: Positive | None = None
+    proximal: Rate | None = None
+    server_learning_rate: Rate | None = None
     momentum: Decay | None = None
     betas: tuple[Decay, Decay] | None = None
-    tau: Positive | None = None
-    average: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tau: Rate | None = None
+    average: Fraction = 0.0
 
     @model_validator(mode="after")
     def _only_its_own(self) -> Self:

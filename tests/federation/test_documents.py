@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import Field
 
+from federation import plain_yaml
 from federation.documents import load_yaml, parse
 from federation.errors import BadInput, NotFound
 from federation.schema import Dataset
@@ -108,12 +114,26 @@ def test_credentials_are_not_in_the_repr_of_settings() -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("name: [x", "not a YAML document at line 1"),
+        ("name: [x", ": not a YAML document"),
+        ("name: x: y", "line 1: not a YAML document"),
+        ("name: x\n---\nname: y", "line 2: a second document"),
+        ("name: \x00", "not a YAML document"),
         ("name: x\nname: y", "line 2: 'name' stands here twice"),
         ("more:\n- {depth: 1, depth: 2}\nname: x", "'depth' stands here twice"),
         ("- a\n- b", "expected a mapping of fields, found a list"),
         ("", "found nothing"),
-        ("name: !!python/object/apply:os.getcwd []", "not a YAML document"),
+        ("name: !!python/object/apply:os.getcwd []", "line 1: tags"),
+        ("name: !!int ''", "line 1: tags"),
+        ("a: &a [*a]", "line 1: anchors and aliases"),
+        ("&a {name: x, best: *a}", "line 1: anchors and aliases"),
+        ("name: x\nbest:\n  <<: *a", "line 3: anchors and aliases"),
+        ("? &a name\n: x", "line 1: anchors and aliases"),
+        ("a: " + "[" * 3000 + "]" * 3000, "more than 50 mappings and lists"),
+        ("- " * 3000, "more than 50 mappings and lists"),
+        ("? [name]\n: x", "a key is a text"),
+        ("name: " + "1" * 5000, "a number of more than 400 digits"),
+        ('name: "\\ud800"', "not a"),
+        ("# " + "x" * 2**20, "more than 1048576 bytes"),
     ],
 )
 def test_a_file_that_is_no_document(tmp_path: Path, text: str, word: str) -> None:
@@ -122,6 +142,70 @@ def test_a_file_that_is_no_document(tmp_path: Path, text: str, word: str) -> Non
     with pytest.raises(BadInput, match=r"tree\.yaml") as caught:
         load_yaml(path, Tree)
     assert word in caught.value.message
+
+
+def test_a_document_that_stands_for_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (tmp_path / "laughs.yaml").write_text("\n".join(lines))
+    begun = time.monotonic()
+    with pytest.raises(BadInput, match="anchors"):
+        load_yaml(tmp_path / "laughs.yaml", Tree)
+    assert time.monotonic() - begun < 1
+
+
+PLAIN: list[tuple[str, Any]] = [
+    ("1", 1), ("-0", 0), ("+7", 7), ("1e-5", 1e-5), ("1E5", 1e5), ("1.0e5", 1e5), (".5", 0.5),
+    ("5.", 5.0), (".inf", float("inf")), ("-.Inf", float("-inf")), ("~", None), ("", None),
+    ("Null", None), ("yes", True), ("OFF", False), ("'1'", "1"), ('"yes"', "yes"),
+    ("010", "010"), ("0x10", "0x10"), ("1_000", "1_000"), ("12:30", "12:30"),
+    ("2024-01-01", "2024-01-01"), ("2020-13-45", "2020-13-45"), (".", "."), ("1e", "1e"),
+    ("|\n  a\n  b", "a\nb"), ("[a, {b: no}]", ["a", {"b": False}]), ("1e400", float("inf")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), PLAIN)
+def test_what_a_scalar_is(text: str, value: Any) -> None:
+    (found,) = plain_yaml.load(f"x: {text}").values()
+    assert found == value and type(found) is type(value)
+
+
+def test_keys_are_text() -> None:
+    assert plain_yaml.load("{1: a, on: b, null: c, 1.0: d}") == {
+        "1": "a", "on": "b", "null": "c", "1.0": "d",
+    }  # fmt: skip
+    with pytest.raises(plain_yaml.NotPlain, match="'1' stands here twice"):
+        plain_yaml.load("{1: a, '1': b}")
+
+
+PRINTED = st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp"))
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**30), 10**30), st.floats(allow_nan=False),
+    st.text(PRINTED, max_size=6),
+    st.from_regex(r"[-+]?[0-9._:]{0,4}([eE][-+]?[0-9]{1,3})?", fullmatch=True),
+    st.sampled_from([text for text, _ in PLAIN]),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.dictionaries(st.text(PRINTED, max_size=4),
+                       st.one_of(scalars, st.lists(scalars, max_size=3))))  # fmt: skip
+def test_what_is_written_is_read_back(data: dict[str, Any]) -> None:
+    text = yaml.dump(data, Dumper=plain_yaml.Dumper)
+    assert plain_yaml.load(text) == data
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(max_size=40) | st.text("[]{}&*!?:-,#|>'\"% \n1ae.", max_size=40))
+def test_no_text_at_all_gives_another_error(text: str) -> None:
+    with contextlib.suppress(plain_yaml.NotPlain):
+        plain_yaml.load(text)
+
+
+def test_a_list_that_is_used_twice_is_written_out() -> None:
+    shared = ["a", "b"]
+    text = yaml.dump({"x": shared, "y": shared}, Dumper=plain_yaml.Dumper)
+    assert plain_yaml.load(text) == {"x": shared, "y": shared}
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
