@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from privacy.errors import InvalidRequest, LedgerContention, LedgerMissing, LedgerTampered
 from privacy.ledger.schema import REVISION
@@ -83,6 +83,12 @@ class Store:
                 elif not self.engine.dialect.has_table(connection, "entries"):
                     return None
         except DBAPIError as error:
+            if self.path is not None and not isinstance(error, OperationalError):
+                raise LedgerTampered(
+                    f"{self.shown}: the file is no ledger ({_first_line(error)})",
+                    field="ledger",
+                    value=self.shown,
+                ) from None
             raise LedgerMissing(
                 f"{self.shown}: the ledger's database cannot be opened ({_first_line(error)})",
                 field="ledger",

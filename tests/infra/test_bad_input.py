@@ -286,3 +286,8 @@ def test_jobs_that_are_not_there_or_are_over(fed: Path, tacit_json: Any) -> None
         for name in ("nothing", "../../silos"):
             error = tacit_json("job", command, name, "--home", fed, code=2)["error"]
             assert error["field"] == "job" and error["value"] == name
+
+
+def test_a_ledger_that_is_no_database(fed: Path, refused: Callable[..., dict[str, Any]]) -> None:
+    (fed / "silos" / "silo-1" / "ledger.db").write_bytes(b"no database" * 400)
+    assert refused(4)["code"] == "LEDGER-005"
