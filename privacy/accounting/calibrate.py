@@ -103,8 +103,8 @@ def noise_multiplier_for(build: Callable[[float], Event], admits: Callable[[Even
     low, high = math.log(SMALLEST), math.log(LARGEST)
     if not admits(build(LARGEST)):
         raise CalibrationFailed(
-            "no noise is enough for this account's filter: what does not scale with the noise of the "
-            "steps, an evaluation with a large share, takes it all; ask for a larger epsilon",
+            "no noise of the steps is enough for this account's filter: what it does not scale, an "
+            "evaluation with a large share, takes it all; ask for a larger epsilon",
             field="epsilon",
         )
     while high - low > 1e-3:
