@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -107,8 +108,14 @@ def test_an_anchor_kept_elsewhere_vouches_and_finds_a_rewritten_ledger(
     for leftover in home.glob("silos/silo-1/ledger.db-*"):
         leftover.unlink()
     shutil.copy(restored / "backup.db", home / "silos" / "silo-1" / "ledger.db")
-    (home / "silos" / "silo-1" / "ledger.head").unlink()
-    assert tacit_json(*verify)["ok"]  # alone it looks whole
+    head = home / "silos" / "silo-1" / "ledger.head"
+    head.unlink()
+    assert "head file" in tacit_json(*verify, code=4)["first_bad"]["reason"]
+    with closing(sqlite3.connect(restored / "backup.db")) as source:
+        query = "SELECT json_extract(body, '$.ledger'), seq, hash FROM entries ORDER BY seq DESC"
+        last = source.execute(query).fetchone()
+    head.write_text(json.dumps(dict(zip(("ledger", "seq", "hash"), last, strict=True))))
+    assert tacit_json(*verify)["ok"]  # alone, with a head to match, it looks whole
     found = tacit_json(*verify, "--against", tmp_path / "elsewhere", code=4)
     assert found["first_bad"]["silo"] == "silo-1"
     tacit_json(*verify, "--against", tmp_path / "nowhere", code=2)
