@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from federation import plain_yaml
 from federation.home import Home
 from privacy.events import Approximate
 from privacy.ledger import AccountTerms, Ledger, Stop
@@ -52,7 +53,7 @@ class House:
         accounts = [asked | {"unit": unit, "relation": "add_remove"} for unit in units]
         source = {"kind": "csv", "datasets": ["heart"], "path": "absent.csv"}
         settings = {"name": name, "sources": {asked["source"]: source}, "accounts": accounts}
-        paths.config.write_text(yaml.safe_dump(settings))
+        paths.config.write_text(yaml.dump(settings, Dumper=plain_yaml.Dumper))
         ledger = self.ledgers[name] = Ledger.create(
             f"sqlite:///{paths.ledger}",
             silo=name,
@@ -79,7 +80,7 @@ class House:
             "silos": silos,
         }
         self.root.mkdir(exist_ok=True)
-        self.home.federation_file.write_text(yaml.safe_dump(facts | changes))
+        self.home.federation_file.write_text(yaml.dump(facts | changes, Dumper=plain_yaml.Dumper))
 
     def job(
         self,
