@@ -17,6 +17,7 @@ from federation.home import Home
 from federation.membership import Membership
 from federation.release import write_durably
 from federation.schema import Dataset, FileSplit
+from federation.separate import refuse_shared_rows
 from federation.settings import AccountConfig, Federation, SiloConfig, Sizes, SourceConfig
 from federation.sources.locator import FORMS, locate
 from federation.templates import federation_text, silo_text
@@ -110,6 +111,8 @@ def init_dataset(
         if isinstance(dataset.split, FileSplit):
             check_columns(source, dataset.columns, separate_test=True)
         founders[name] = _Founder(source, _sizes(name, sizes.get(name), dataset))
+    sources_of = {name: founder.source for name, founder in founders.items()}
+    refuse_shared_rows(sources_of, on_disk=True, holder="silo")
     accounts = _accounts(dataset, founders, epsilon, delta)
     _found(home, dataset, document, founders, accounts)
     return home
@@ -140,7 +143,9 @@ def _sizes(silo: str, text: str | None, dataset: Dataset) -> Sizes:
             allowed=form,
         )
     numbers = text.split("/")
-    if len(numbers) != form.count("/") + 1 or not all(n.isdecimal() for n in numbers):
+    if len(numbers) != form.count("/") + 1 or not all(
+        n.isdecimal() and len(n) < 16 for n in numbers
+    ):
         raise BadInput(
             f"size: {silo}={text} is not of the form {form}, such as 200/100",
             field="size",

@@ -16,6 +16,7 @@ from federation.errors import BadInput, NotFound
 from federation.limits import Count, Decay, Delta, Epsilon
 from federation.policy import Policy
 from federation.schema import Dataset, named
+from federation.separate import refuse_shared_rows
 from federation.spec import Block, Name, digest
 from privacy.events import Relation, Unit
 
@@ -130,7 +131,7 @@ class CsvSource(_Source):
     kind: Literal["csv"] = "csv"
     path: Path
     test: Path | None = None
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')] = ","
 
 
 class ParquetSource(_Source):
@@ -225,6 +226,7 @@ class SiloConfig(Block):
                         f"sources {served[dataset]!r} and {source!r} both serve {dataset!r}"
                     )
                 served[dataset] = source
+        refuse_shared_rows(self.sources)
         seen: set[tuple[str, Unit]] = set()
         for account in self.accounts:
             if account.source not in self.sources:
@@ -256,10 +258,18 @@ class SiloConfig(Block):
         return said if "://" in said else f"sqlite:///{said}"
 
     def anchored(self, directory: Path) -> SiloConfig:
-        """The same settings with every relative path made absolute from `directory`."""
+        """The same settings with every relative path made absolute from `directory`.
+
+        Raises `BadInput` where two sources turn out to be the same rows on this disk.
+        """
 
         def absolute(path: Path) -> Path:
-            return (directory / path.expanduser()).absolute()
+            try:
+                return (directory / path.expanduser()).absolute()
+            except RuntimeError:
+                raise BadInput(
+                    f"{path}: nobody's home is known by this name", field="path", value=str(path)
+                ) from None
 
         sources = {
             name: source.model_copy(
@@ -269,6 +279,7 @@ class SiloConfig(Block):
             )
             for name, source in self.sources.items()
         }
+        refuse_shared_rows(sources, on_disk=True)
         ledger = self.ledger.get_secret_value()
         if "://" not in ledger:
             ledger = str(absolute(Path(ledger)))

@@ -101,7 +101,10 @@ def _path(source: CsvSource, separate_test: bool) -> Path:
 
 
 def _open(path: Path) -> TextIO:
-    return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+    try:
+        return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+    except OSError:
+        raise unreadable(path, "CSV") from None
 
 
 def _header(lines: Iterator[list[str]], path: Path) -> tuple[str, ...]:

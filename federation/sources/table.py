@@ -109,7 +109,11 @@ def check_columns(
 
 def existing(path: Path) -> Path:
     """The path, if there is a file; else `Missing`."""
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # a name too long, a folder that may not be looked into
+        there = False
+    if not there:
         raise Missing(f"source {path}: no such file", field="path", value=str(path))
     return path
 

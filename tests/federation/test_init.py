@@ -178,6 +178,17 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"sizes": {}}, "size", "never|not counted from the rows"),
     ({"sizes": {"north": "200"}}, "size", "TRAIN/TEST"),
     ({"sizes": {"north": "200/x"}}, "size", "TRAIN/TEST"),
+    ({"sizes": {"north": f"200/{'1' * 5000}"}}, "size", "TRAIN/TEST"),
+    ({"sizes": {"north": f"200/{10**9 + 1}"}}, "test", "less than or equal to 1000000000"),
+    (
+        {
+            "sources": {"north": "a.csv", "south": "./a.csv"},
+            "sizes": {"north": "200/100", "south": "200/100"},
+        },
+        "silos.south.path",
+        "silo 'north' and path of silo 'south' are the same rows",
+    ),
+    ({"sources": {"north": "a.csv,a.csv"}}, "silos.north.test", "path and test of silo"),
     ({"sizes": {"north": "0/10"}}, "train", "greater than"),
     ({"sizes": {"north": "200/100", "nrth": "1/1"}}, "size", "none of the silos"),
     ({"sources": {}, "sizes": {}}, "silo", "no silo"),

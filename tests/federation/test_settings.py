@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from federation.documents import parse
-from federation.errors import BadInput, NotFound
+from federation.errors import BadInput, Missing, NotFound
 from federation.settings import Federation, SiloConfig, Sizes
+from federation.sources.table import columns
 from privacy.events import Unit
 
 SCHEMA: dict[str, Any] = {
@@ -145,3 +147,109 @@ def test_a_source_serves_its_data_sets() -> None:
         config.source_of("z")
     assert not config.policy.exact_evaluation
     assert not config.policy.no_privacy
+
+
+def _two(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    sources = {"s": {"datasets": ["d"], **first}, "t": {"datasets": ["e"], **second}}
+    accounts = [{"source": name, "epsilon": 1, "delta": 1e-5} for name in sources]
+    return private(sources=sources, accounts=accounts)
+
+
+def _csv(path: object, **more: Any) -> dict[str, Any]:
+    return {"kind": "csv", "path": str(path), **more}
+
+
+def _sql(url: str, **more: Any) -> dict[str, Any]:
+    return {"kind": "sql", "url": url, **more}
+
+
+PG = "postgresql+psycopg://ann:hunter2@db.north.example/rows"
+SAME: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    (_csv("r.csv"), _csv("r.csv"), "path"),
+    (_csv("r.csv"), _csv("./a/../r.csv"), "path"),
+    (_csv("r.csv"), {"kind": "parquet", "path": "r.csv"}, "path"),
+    (_csv("r.csv"), _csv("t.csv", test="r.csv"), "test"),
+    (_csv("a.csv", test="r.csv"), _csv("r.csv"), "path"),
+    (
+        {"kind": "idx", "images": "i", "labels": "l"},
+        {"kind": "idx", "images": "i", "labels": "m"},
+        "images",
+    ),
+    (_sql(PG, table="rows"), _sql(PG, table="rows"), "table"),
+    (_sql(PG, table="rows"), _sql(PG, table="t", test_table="public.rows"), "test_table"),
+    (
+        _sql(PG, table="rows"),
+        _sql("postgresql://bob:hunter3@DB.north.example:5432/rows", table="rows"),
+        "table",
+    ),
+    (
+        _sql(PG, query="SELECT * FROM rows WHERE x"),
+        _sql(PG, query="SELECT *\n  FROM rows WHERE x;"),
+        "query",
+    ),
+    (_sql("sqlite:////r.db", table="rows"), _sql("sqlite:////a/../r.db", table="ROWS"), "table"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "field"), SAME)
+def test_rows_have_one_source(first: dict[str, Any], second: dict[str, Any], field: str) -> None:
+    """Two sources are two budgets: over the same rows, each would be spent in full."""
+    with pytest.raises(BadInput) as caught:
+        parse(_two(first, second), SiloConfig, "silo.yaml")
+    assert caught.value.field == f"sources.t.{field}"
+    assert "source 's'" in caught.value.message and "source 't'" in caught.value.message
+    assert "hunter" not in caught.value.message
+
+
+def test_a_source_has_its_own_test_part() -> None:
+    with pytest.raises(BadInput, match="path and test of source 's'") as caught:
+        parse(_two(_csv("r.csv", test="r.csv"), _csv("t.csv")), SiloConfig, "silo.yaml")
+    assert caught.value.field == "sources.s.test"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (_csv("r.csv"), _csv("a/r.csv", test="t.csv")),
+        (_sql(PG, table="a"), _sql(PG, table="b", test_table="c")),
+        (_sql(PG, table="rows"), _sql(PG.replace("/rows", "/other"), table="rows")),
+        (_sql(PG, table="rows"), _sql(PG.replace("north", "south"), table="rows")),
+        (_sql(PG, table="Rows"), _sql(PG, table="rows")),  # two tables to PostgreSQL
+        (_sql("sqlite:///a.db", table="t"), _sql("sqlite:///b.db", table="t")),
+        (_sql("nonsense", table="t"), _sql("http://[", table="t")),
+    ],
+)
+def test_rows_apart_are_two_sources(first: dict[str, Any], second: dict[str, Any]) -> None:
+    parse(_two(first, second), SiloConfig, "silo.yaml").anchored(Path("/nowhere"))
+
+
+@pytest.mark.parametrize("link", ["symlink", "hardlink", "folder"])
+def test_links_lead_to_the_same_rows(link: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "r.csv").write_text("x\n")
+    other = tmp_path / "b.csv"
+    if link == "symlink":
+        other.symlink_to("a/r.csv")
+    elif link == "hardlink":
+        other.hardlink_to(tmp_path / "a" / "r.csv")
+    else:
+        (tmp_path / "b").symlink_to("a")
+        other = tmp_path / "b" / "r.csv"
+    config = parse(_two(_csv("a/r.csv"), _csv(other)), SiloConfig, "silo.yaml")
+    with pytest.raises(BadInput, match="are the same rows") as caught:
+        config.anchored(tmp_path)
+    assert caught.value.field == "sources.t.path"
+
+
+@pytest.mark.parametrize("path", ["~nobody-here/r.csv", "r\x00.csv", "x" * 5000])
+def test_paths_that_cannot_be_are_bad_input(path: str, tmp_path: Path) -> None:
+    config = parse(_two(_csv(path), _csv("t.csv")), SiloConfig, "silo.yaml")
+    with pytest.raises((BadInput, Missing)):
+        columns(config.anchored(tmp_path).sources["s"])
+
+
+@pytest.mark.parametrize("delimiter", ['"', "\n", "\r", "", ",,", True])
+def test_delimiters_that_cannot_be(delimiter: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(_two(_csv("r.csv", delimiter=delimiter), _csv("t.csv")), SiloConfig, "silo.yaml")
+    assert caught.value.field == "sources.s.delimiter"
