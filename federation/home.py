@@ -18,6 +18,7 @@ from pathlib import Path
 from federation.documents import load_yaml
 from federation.errors import BadInput, NotFound
 from federation.settings import Federation, SiloConfig
+from secure.errors import KeyFileError
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,11 @@ class Home:
         return load_yaml(self.federation_file, Federation)
 
     def silo_config(self, name: str) -> SiloConfig:
-        """Load the settings of one silo, every path made absolute."""
+        """Load the settings of one silo, every path made absolute.
+
+        Raises `KeyFileError` where others than the owner can read the file: like the key it may
+        open what is the owner's alone.
+        """
         path = self.silo(name).config
         if not path.is_file():
             raise NotFound(
@@ -141,6 +146,15 @@ class Home:
                 value=name,
                 allowed=list(self.silo_names()),
             )
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise KeyFileError(
+                f"{path}: mode {mode:04o} lets others read the silo's settings, which can hold "
+                "passwords; run chmod 600",
+                field="silo.yaml",
+                value=f"{mode:04o}",
+                allowed="0600",
+            )
         config = load_yaml(path, SiloConfig)
         if config.name != name:
             raise BadInput(
@@ -149,4 +163,12 @@ class Home:
                 value=config.name,
                 allowed=name,
             )
-        return config.anchored(path.parent)
+        try:
+            return config.anchored(path.parent)
+        except BadInput as error:
+            raise BadInput(
+                f"{path}: {error.message}",
+                field=error.field,
+                value=error.value,
+                allowed=error.allowed,
+            ) from None
