@@ -112,9 +112,9 @@ class Embedded:
         """Settle the job at one silo."""
         return self._silos[silo].settle(job)
 
-    def executed_epsilon(self, silo: str, job: str) -> float:
-        """The price of what the job ran at one silo."""
-        return self._silos[silo].executed_epsilon(job)
+    def epsilons(self, silo: str, job: str) -> tuple[float, float]:
+        """The price of what the job ran at one silo, and of all that it had planned."""
+        return self._silos[silo].epsilons(job)
 
     @contextmanager
     def serve(self, job: str, silos: list[str]) -> Iterator[Endpoint]:

@@ -74,8 +74,8 @@ class Parties(Protocol):
         """Settle at one silo."""
         ...
 
-    def executed_epsilon(self, silo: str, job: str) -> float:
-        """The price of what was run at one silo."""
+    def epsilons(self, silo: str, job: str) -> tuple[float, float]:
+        """The price of what was run at one silo, and of all that was planned."""
         ...
 
     def serve(self, job: str, silos: list[str]) -> AbstractContextManager[Endpoint]:
@@ -216,8 +216,10 @@ def settle(job: Job, parties: Parties, mirror: Mirror) -> None:
         receipt = parties.settle(silo, job.id)
         mirror.accept(receipt)
         line = _document(job, "manifest")["body"]["quotes"][silo]
+        executed, planned = parties.epsilons(silo, job.id)
         silos[silo] = {
-            "epsilon": parties.executed_epsilon(silo, job.id),
+            "epsilon": executed,
+            "planned_epsilon": planned,
             "delta": line["delta"],
             "unit": line["unit"],
             "receipt": receipt.document(),

@@ -31,7 +31,7 @@ def model_card(job: Job) -> str:
         )
     else:
         lines += [
-            guarantee(silo, line, balances[silo]["after"]["relation"])
+            guarantee(silo, line, balances[silo]["after"]["relation"], _epsilon(line, outcome))
             for silo, line in settlement.items()
         ]
         lines += [
@@ -62,9 +62,17 @@ def _neighbours(balances: dict[str, Any]) -> str:
     return " or ".join(sorted({words[b["after"]["relation"]] for b in balances.values()}))
 
 
-def guarantee(silo: str, line: dict[str, Any], relation: str) -> str:
-    """One silo's guarantee as a sentence; its epsilon is rounded up, never down."""
-    epsilon = Decimal(repr(float(line["epsilon"]))).quantize(Decimal("0.001"), ROUND_CEILING)
+def _epsilon(line: dict[str, Any], outcome: dict[str, Any]) -> float:
+    """What the sentence may claim: all that was planned, where the job's own results ended it.
+
+    The price of the rounds that were run is a proven bound only if their number was fixed before.
+    """
+    return float(line["planned_epsilon" if outcome.get("stopped_early") else "epsilon"])
+
+
+def guarantee(silo: str, line: dict[str, Any], relation: str, price: float) -> str:
+    """One silo's guarantee as a sentence; its epsilon, `price`, is rounded up, never down."""
+    epsilon = Decimal(repr(price)).quantize(Decimal("0.001"), ROUND_CEILING)
     one = f"any one {line['unit']} of silo {silo}"
     whether = {
         "add_remove": f"Whether or not {one} took part",

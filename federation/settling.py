@@ -89,10 +89,15 @@ class Settling:
                 if error.field != "released":
                     raise
 
-    def epsilon(self, charge: ChargeState) -> float:
-        """The PLD price of what the job ran here, at the account's delta."""
-        ran, quote = self.executed(charge).event, self.quote(charge)
-        return pricing.epsilon(ran, quote, self._files.facts())
+    def epsilons(self, charge: ChargeState) -> tuple[float, float]:
+        """The PLD price of what the job ran here and of all that it had planned, at its delta.
+
+        For a job that stopped early on its own results only the second is a proven bound: a PLD
+        prices a plan that was fixed before it began.
+        """
+        quote, facts = self.quote(charge), self._files.facts()
+        ran = self.executed(charge).event
+        return pricing.epsilon(ran, quote, facts), pricing.epsilon(quote.event, quote, facts)
 
     def _priced(self, charge: ChargeState, event: Event) -> dict[str, Event]:
         """What an event costs each account that was charged, by the facts of its reservation."""

@@ -205,9 +205,9 @@ class Silo:
             self._gate(job).forget()
         return receipt
 
-    def executed_epsilon(self, job: str) -> float:
-        """The PLD price of what the job ran here, at the account's delta."""
-        return self._settling(job).epsilon(self._charge(job))
+    def epsilons(self, job: str) -> tuple[float, float]:
+        """The PLD price of what the job ran here, and of all that it had planned."""
+        return self._settling(job).epsilons(self._charge(job))
 
     def _reserve(self, manifest: dict[str, Any], asked: Manifest, seal: str) -> Receipt:
         spec = spec_of(asked)

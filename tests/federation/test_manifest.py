@@ -90,7 +90,7 @@ def test_the_id_of_a_job_never_leads_out_of_the_home(
         lambda: silo.end(job),
         lambda: silo.start(job, {}),
         lambda: silo.settle(job),
-        lambda: silo.executed_epsilon(job),
+        lambda: silo.epsilons(job),
     ):
         with pytest.raises(BadInput):
             verb()

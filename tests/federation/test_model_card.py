@@ -30,12 +30,12 @@ def after(**changes: Any) -> dict[str, Any]:
     return {"before": base | {"used": 0.1}, "after": base | changes}
 
 
-def job(balances: dict[str, Any], **changes: Any) -> Any:
-    line = {"epsilon": 1.2341, "delta": 1e-5, "unit": "record"}
+def job(balances: dict[str, Any], *, early: bool = False, **changes: Any) -> Any:
+    line = {"epsilon": 1.2341, "planned_epsilon": 2.0, "delta": 1e-5, "unit": "record"}
     documents = {
         "settlement": dict.fromkeys(balances, line),
         "balances": balances,
-        "outcome": {"rounds": 4},
+        "outcome": {"rounds": 4, "stopped_early": early},
     }
     return SimpleNamespace(id="small-1", spec=spec(**changes), document=documents.get)
 
@@ -45,9 +45,7 @@ def job(balances: dict[str, Any], **changes: Any) -> Any:
     [(1.0, "1.000"), (1.0001, "1.001"), (0.9999, "1.000"), (0.00004, "0.001"), (2.5, "2.500")],
 )
 def test_an_epsilon_in_a_sentence_is_rounded_up_never_down(epsilon: float, told: str) -> None:
-    sentence = guarantee(
-        "north", {"epsilon": epsilon, "delta": 1e-5, "unit": "subject"}, "add_remove"
-    )
+    sentence = guarantee("north", {"delta": 1e-5, "unit": "subject"}, "add_remove", epsilon)
     assert re.findall(r"e\^([\d.]+),", sentence) == [told]
     assert f"with epsilon {told} and delta 1e-05" in sentence
     assert "any one subject of silo north" in sentence
@@ -59,6 +57,10 @@ def test_every_silo_has_its_sentence_and_its_accounts_claim() -> None:
     assert "north: epsilon 10 at delta 1e-05; south: epsilon 3 at delta 1e-06." in card
     assert "present or absent (add/remove)" in card and "exchanged" not in card
     assert "unprotected" not in card
+
+
+def test_a_job_that_its_own_results_ended_claims_all_that_it_had_planned() -> None:
+    assert "a factor e^2.000" in model_card(job({"north": after()}, early=True))
 
 
 def test_the_relation_is_told_in_words() -> None:
