@@ -1,4 +1,4 @@
-"""`tacit dataset draft`: the names and likely types of a CSV's columns, bounds left to a person.
+"""`tacit dataset draft`: the names and likely types of a file's columns, bounds left to a person.
 
 The draft holds no value of the rows: a bound or a list of categories taken from rows would tell
 of them. Types are guessed from the whole file, on the owner's machine.
@@ -14,6 +14,7 @@ import yaml
 from federation.plain_yaml import Dumper
 from federation.sources.locator import file_source
 from federation.sources.table import columns, read
+from federation.sources.values import texts
 
 _FEW = 10
 
@@ -51,13 +52,14 @@ split: {by: hash, salt: SALT, test_fraction: 0.25}   # or {by: column, ...}, or 
 
 
 def draft_schema(path: Path) -> str:
-    """Return the YAML of a draft for one CSV file; it does not parse before it is completed."""
+    """Return the YAML of a draft for a CSV, Parquet or NPZ file; a person has to complete it."""
     source = file_source(path, "draft")
     names = columns(source)
     table = read(source, names)
     text = _HEAD.format(name=_dataset_name(path))
     for name in names:
-        values = [v.strip() for v in table.columns[name] if v is not None and v.strip()]
+        column = table.columns[name]
+        values = [t for t in texts(column) if t is not None] if column.ndim == 1 else []
         form = _NUMBER if _is_number(values) else _CATEGORY
         text += form.format(name=_written(name))
     return text + _TAIL.replace("SALT", _written(_dataset_name(path)))

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_tabular import write_csv
 
-from federation.documents import parse
+from federation.documents import parse, read_yaml
 from federation.draft import draft_schema
 from federation.errors import BadInput, Missing
 from federation.schema import Dataset
@@ -56,6 +59,22 @@ def test_any_header_is_drafted_as_it_stands(
         return
     data = yaml.safe_load(draft_schema(path))
     assert [str(name) for name in data["features"]] == header
+
+
+def test_files_with_types_are_drafted_as_well(tmp_path: Path) -> None:
+    ages: list[int | None] = [*range(40), None]
+    pq.write_table(pa.table({"age": ages, "kind": ["a", None] * 20 + ["b"]}), tmp_path / "d.pq")
+    np.savez(tmp_path / "d.npz", age=np.arange(41.0), kind=np.zeros((41, 2, 2)))
+    for name in ("d.pq", "d.npz"):
+        features = yaml.safe_load(draft_schema(tmp_path / name))["features"]
+        assert {n: f["type"] for n, f in features.items()} == {"age": "number", "kind": "category"}
+
+
+def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
+    names = ["1e5", "no", "2024-01-01", "12:30", "~", "010", "x: y", "#z"]
+    write_csv(tmp_path / "d.csv", names, [])
+    (tmp_path / "d.yaml").write_text(draft_schema(tmp_path / "d.csv"))
+    assert list(read_yaml(tmp_path / "d.yaml")["features"]) == names
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
