@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from privacy.errors import InvalidRequest, LedgerMissing, LedgerTampered
+from privacy.errors import InvalidRequest, LedgerTampered
 from privacy.ledger import canonical, schema
 from privacy.ledger.chain import Head, Identity, check_signature
 from privacy.ledger.clock import stamp
@@ -53,11 +53,9 @@ def identify(store: Store, *, silo: str, public: str, verify: Verifier) -> Ident
     store.require()
     with store.reading() as connection:
         rows = connection.execute(select(schema.identity)).all()
-    if not rows:
-        raise LedgerMissing(f"{store.shown}: no ledger here", field="ledger", value=store.shown)
-    row = rows[0]
-    known = Identity(row.ledger, row.silo, row.public, row.created_at)
-    if len(rows) != 1 or row.hash != known.genesis or row.public != public:
+    row = rows[0] if len(rows) == 1 else None  # tables and identity are made as one
+    known = row and Identity(row.ledger, row.silo, row.public, row.created_at)
+    if not row or not known or row.hash != known.genesis or row.public != public:
         raise LedgerTampered(
             f"{store.shown}: the ledger's identity does not agree with this silo's key",
             field="identity",

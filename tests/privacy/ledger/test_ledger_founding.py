@@ -83,3 +83,13 @@ def test_tables_that_do_not_say_their_version_were_tampered_with(place, ledger, 
         with pytest.raises(LedgerTampered) as refused:
             attempt()
         assert refused.value.exit_code == 4
+
+
+def test_a_ledger_without_its_identity_was_tampered_with(place, ledger):
+    with create_engine(Store(place.url).engine.url).begin() as connection:
+        on = "" if place.sqlite else " ON identity"
+        connection.exec_driver_sql(f"DROP TRIGGER identity_no_delete{on}")
+        connection.exec_driver_sql("DELETE FROM identity")
+    assert not ledger.verify().ok
+    with pytest.raises(LedgerTampered):
+        place.open()
