@@ -54,6 +54,7 @@ class House:
         source = {"kind": "csv", "datasets": ["heart"], "path": "absent.csv"}
         settings = {"name": name, "sources": {asked["source"]: source}, "accounts": accounts}
         paths.config.write_text(yaml.dump(settings, Dumper=plain_yaml.Dumper))
+        paths.config.chmod(0o600)  # as init writes it
         ledger = self.ledgers[name] = Ledger.create(
             f"sqlite:///{paths.ledger}",
             silo=name,
