@@ -48,10 +48,11 @@ ORDERS = orders(EPSILON)
 
 
 def limits(epsilon: float) -> list[float]:
-    return [
+    exact = [
         epsilon + (math.log(DELTA * w) + math.log(a)) / (a - 1) - math.log(1 - 1 / a)
         for a, w in zip(ORDERS, SHARES, strict=True)
     ]
+    return [max(limit, 0.0) for limit in exact]  # what costs nothing leaks nothing
 
 
 def losses(steps: int) -> list[Fraction]:
