@@ -364,5 +364,5 @@ class LongMachine(Machine):
     """The same, for longer."""
 
 
-TestManySchedules = pytest.mark.large(LongMachine.TestCase)
+TestManySchedules = pytest.mark.timeout(1800)(pytest.mark.large(LongMachine.TestCase))
 TestManySchedules.settings = settings(FEW, max_examples=1000, stateful_step_count=50)
