@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -13,6 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# A helper beside the tests, importable by name under --import-mode=importlib.
+_spec = importlib.util.spec_from_file_location(
+    "tests_requirements", Path(__file__).with_name("requirements.py")
+)
+assert _spec is not None and _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+sys.modules["tests_requirements"] = _module
+_spec.loader.exec_module(_module)
 
 ROOT = Path(__file__).resolve().parents[1]
 TACIT = Path(sys.executable).with_name("tacit")

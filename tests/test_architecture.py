@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests_requirements import closure
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("dashboard", "federation", "flows", "infra", "privacy", "secure")
@@ -43,20 +44,6 @@ def test_no_module_is_longer_than_400_lines():
 def test_no_way_in_from_untrusted_bytes(forbidden):
     found = [str(p) for p in modules() if re.search(forbidden, p.read_text(), re.MULTILINE)]
     assert found == []
-
-
-def closure(*extras):
-    """Names of all that installs with Tacit and these extras, as the installed metadata say."""
-    todo, seen = {("tacit", extra) for extra in ("", *extras)}, set()
-    while todo:
-        name, extra = here = todo.pop()
-        seen.add(here)
-        for text in importlib.metadata.requires(name) or []:
-            needed = Requirement(text)
-            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                found = {(canonicalize_name(needed.name), e) for e in ("", *needed.extras)}
-                todo |= found - seen
-    return {name for name, _ in seen} - {"tacit"}
 
 
 def test_every_line_of_the_lock_is_one_exact_public_version():

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests_requirements import closure
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("examples", "postgres", "dashboard", "dev")
@@ -44,23 +44,9 @@ main()
 """
 
 
-def needs(*extras: str) -> set[str]:
-    """Names of all that installs with Tacit and these extras."""
-    todo, seen = {("tacit", extra) for extra in ("", *extras)}, set()
-    while todo:
-        name, extra = here = todo.pop()
-        seen.add(here)
-        for text in importlib.metadata.requires(name) or []:
-            needed = Requirement(text)
-            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                found = {(canonicalize_name(needed.name), e) for e in ("", *needed.extras)}
-                todo |= found - seen
-    return {name for name, _ in seen}
-
-
 def hidden(*extras: str) -> list[str]:
     """The top-level modules that are not there where only these extras are installed."""
-    there, all_ = needs(*extras), needs(*EXTRAS)
+    there, all_ = closure(*extras), closure(*EXTRAS)
     owners = importlib.metadata.packages_distributions()
     return sorted(
         module
