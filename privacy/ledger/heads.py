@@ -1,9 +1,15 @@
 """The head file: how far the ledger got, kept outside its database.
 
-Each append writes it durably before it is acknowledged (temporary file, fsync, rename, fsync of
-the directory), under a lock that spans the whole transaction. So a crash can leave the database
-one entry ahead of the file; behind it, entries were lost or taken out. The file is written before
-the database is made: where it is missing, nobody knows how many entries there were.
+Each append writes the head durably before it is acknowledged, under a lock that spans the whole
+transaction. So a crash can leave the database one entry ahead of the file; behind it, entries were
+lost or taken out. The file is made before the database: where it is missing, nobody knows how many
+entries there were.
+
+The file has two slots, each a line of canonical JSON with a checksum, filled up with blanks. A
+write overwrites the older slot in place and syncs its data: one sync without a change of the file
+system's own records, where replacing a file takes two with. A crash can spoil the slot that was
+being written. Then the other one holds the head before, and the database, which was committed
+first, is one entry ahead of it; a spoiled slot beside a database in any other place is damage.
 """
 
 from __future__ import annotations
@@ -12,11 +18,32 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.chain import Head
+
+SLOT = 4096
+"""Bytes of a slot: the block that a disk writes as one, so that no write touches both slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """The head on file; `spoiled` where the other slot cannot be read."""
+
+    head: Head
+    spoiled: bool
+
+    def is_at(self, seq: int, hash_: str) -> bool:
+        """Whether the file stands, whole, at the last entry of the database."""
+        return not self.spoiled and (self.head.seq, self.head.hash) == (seq, hash_)
+
+    def is_before(self, seq: int, prev: str) -> bool:
+        """Whether the database is the one entry ahead that a crash can leave."""
+        return seq == self.head.seq + 1 and prev == self.head.hash
 
 
 class HeadFile:
@@ -36,44 +63,81 @@ class HeadFile:
         finally:
             os.close(descriptor)
 
-    def text(self) -> str | None:
+    def content(self) -> bytes | None:
         """What is on file, `None` where there is nothing."""
         try:
-            return self.path.read_text()
+            return self.path.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError):
+        except OSError:
             raise LedgerTampered(f"{self.path}: unreadable head file", field="head") from None
 
-    def parse(self, text: str | None, ledger: str) -> Head | None:
-        """The head in a text; another ledger's is `LedgerTampered`."""
-        if text is None:
+    def parse(self, content: bytes | None, ledger: str) -> Filed | None:
+        """The head in what was on file; another ledger's is `LedgerTampered`."""
+        if content is None:
             return None
-        try:
-            data = canonical.decode(text)
-            known, seq, hash_ = data["ledger"], data["seq"], data["hash"]
-        except (ValueError, KeyError, TypeError):
-            raise LedgerTampered(f"{self.path}: not a head file", field="head") from None
-        if known != ledger or not isinstance(seq, int) or not isinstance(hash_, str):
+        slots = _slots(content)
+        newest = _newest(slots)
+        if newest is None:
+            raise LedgerTampered(f"{self.path}: not a head file", field="head")
+        if any(slot and slot["ledger"] != ledger for slot in slots):
             raise LedgerTampered(f"{self.path}: the head of another ledger", field="head")
-        return Head(seq, hash_, "head file")
+        return Filed(Head(newest["seq"], newest["hash"], "head file"), None in slots)
 
     def blank(self) -> bool:
         """Whether there is no head, or one of a ledger without entries."""
-        text = self.text()
-        try:
-            return text is None or canonical.decode(text)["seq"] == 0
-        except (ValueError, KeyError, TypeError):
-            return False
+        content = self.content()
+        newest = None if content is None else _newest(_slots(content))
+        return content is None or (newest is not None and newest["seq"] == 0)
 
-    def read(self, ledger: str) -> Head | None:
+    def read(self, ledger: str) -> Filed | None:
         """The head on file, `None` where there is none."""
-        return self.parse(self.text(), ledger)
+        return self.parse(self.content(), ledger)
 
     def write(self, ledger: str, head: Head) -> None:
-        """Replace the head, durably, at mode 0600."""
-        text = canonical.encode({"ledger": ledger, "seq": head.seq, "hash": head.hash}) + "\n"
-        write_durably(self.path, text.encode())
+        """Put a head in the place of the older one, durably; a new file has mode 0600."""
+        content = self.content()
+        slots = [] if content is None else _slots(content)
+        newest = _newest(slots)
+        if newest is None or newest["ledger"] != ledger:  # there is no ledger yet
+            write_durably(self.path, _slot(ledger, head, 0) + _slot(ledger, head, 1))
+            return
+        turn = newest["turn"] + 1
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, _slot(ledger, head, turn), (1 - slots.index(newest)) * SLOT)
+            sync_data(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _slot(ledger: str, head: Head, turn: int) -> bytes:
+    """A slot's bytes; `turn` counts the writes, so that the larger one is the newer."""
+    said = {"ledger": ledger, "seq": head.seq, "hash": head.hash, "turn": turn}
+    return (
+        canonical.encode({**said, "sum": canonical.sha256(said)}).ljust(SLOT - 1).encode() + b"\n"
+    )
+
+
+def _slots(content: bytes) -> list[dict[str, Any] | None]:
+    """What both slots say, `None` for one that is not as it was written."""
+    if len(content) != 2 * SLOT:
+        return [None, None]
+    return [_read(content[:SLOT]), _read(content[SLOT:])]
+
+
+def _read(slot: bytes) -> dict[str, Any] | None:
+    try:
+        said = canonical.decode(slot.decode())
+        whole = slot == _slot(said["ledger"], Head(said["seq"], said["hash"]), said["turn"])
+        typed = type(said["seq"]) is int and type(said["turn"]) is int
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return said if whole and typed else None
+
+
+def _newest(slots: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    return max((slot for slot in slots if slot), key=lambda slot: slot["turn"], default=None)
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -91,3 +155,8 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def sync_data(descriptor: int) -> None:
+    """Wait until what was written is on disk, where the system can without the file's times."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)

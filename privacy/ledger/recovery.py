@@ -66,9 +66,11 @@ def recover(
         replayed = _replant(store, identity, writer, ordered)
         known = [receipt.head for receipt in ordered]
         filed = heads.read(identity.ledger)
-        lost = unknown(store, identity, [*known, *([filed] if filed else [])])
+        lost = unknown(store, identity, [*known, *([filed.head] if filed else [])])
         breached: tuple[str, ...] = ()
         last = _last(store, identity)
+        if filed and filed.spoiled and filed.head.seq >= last.seq:
+            filed = None  # the spoiled half may have named a later entry
         if lost or filed is None:
             reached = not lost and any(head.seq == last.seq for head in known)
             gone = {head.hash for head in lost}

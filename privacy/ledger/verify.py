@@ -19,7 +19,7 @@ from privacy.errors import LedgerError, LedgerTampered, PrivacyError
 from privacy.ledger import canonical, frame, nonces, replay, schema
 from privacy.ledger.balance import Balance
 from privacy.ledger.chain import SCHEMA, Head, Identity, check_seal, check_signature
-from privacy.ledger.heads import HeadFile
+from privacy.ledger.heads import Filed, HeadFile
 from privacy.ledger.rows import account_row, charge_row, index, release_row
 from privacy.ledger.signing import Verifier
 from privacy.ledger.states import ChargeState
@@ -141,7 +141,7 @@ def verify(
         with store.reading() as connection:
             with heads.locked():  # a snapshot of the database, and the head that belongs to it
                 _check_frame(connection, identity, check)
-                filed = heads.text()
+                filed = heads.content()
             wanted = {head.seq for head in known}
             walk.run(connection, wanted)
             vouched = walk.vouched(known)
@@ -210,10 +210,11 @@ class _Walk:
             if expected in wanted:
                 self._hashes[expected] = row.hash
 
-    def check_head(self, head: Head | None) -> None:
+    def check_head(self, filed: Filed | None) -> None:
         """The head file may be one entry behind, never ahead, never beside."""
-        if head is None:
+        if filed is None:
             raise _BadError(self.seq, "the head file is missing")
+        head = filed.head
         if head.seq > self.seq:
             raise _BadError(
                 self.seq + 1, f"entries {self.seq + 1} to {head.seq} of the head file are missing"
@@ -224,6 +225,8 @@ class _Walk:
             raise _BadError(head.seq, "the head file holds another hash")
         if head.seq < self.seq - 1:
             raise _BadError(head.seq + 2, f"the head file ends at entry {head.seq}")
+        if head.seq == self.seq and filed.spoiled:
+            raise _BadError(self.seq, "half of the head file is damaged")
 
     def vouched(self, known: Iterable[Head]) -> list[Head]:
         """The heads held elsewhere that are in the chain; one that is not is the first bad."""

@@ -105,22 +105,22 @@ class Writer:
         and the file brought up to it before another follows.
         """
         seq, prev, hash_ = rows.last()
-        head = self._heads.read(self._identity.ledger)
-        if head is None:
+        filed = self._heads.read(self._identity.ledger)
+        if filed is None:
             raise LedgerTampered(
                 f"{self._heads.path}: the head file is missing; run verify, then recover",
                 field="head",
                 value=seq,
             )
-        if (head.seq, head.hash) == (seq, hash_):
+        if filed.is_at(seq, hash_):
             return seq, hash_
-        if seq == head.seq + 1 and prev == head.hash:
+        if filed.is_before(seq, prev):
             self._heads.write(self._identity.ledger, Head(seq, hash_))
             return seq, hash_
         raise LedgerTampered(
-            f"the database ends at entry {seq}, the head file at {head.seq}: entries were lost, "
-            "changed or put in; run verify, then recover",
+            f"the database ends at entry {seq}, the head file at {filed.head.seq}: entries were "
+            "lost, changed or put in, or the file is damaged; run verify, then recover",
             field="head",
             value=seq,
-            allowed=head.seq,
+            allowed=filed.head.seq,
         )

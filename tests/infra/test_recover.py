@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -11,6 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from privacy.ledger import Head
+from privacy.ledger.heads import HeadFile
 
 SPEC: dict[str, Any] = {
     "kind": "train",
@@ -114,7 +116,7 @@ def test_an_anchor_kept_elsewhere_vouches_and_finds_a_rewritten_ledger(
     with closing(sqlite3.connect(restored / "backup.db")) as source:
         query = "SELECT json_extract(body, '$.ledger'), seq, hash FROM entries ORDER BY seq DESC"
         last = source.execute(query).fetchone()
-    head.write_text(json.dumps(dict(zip(("ledger", "seq", "hash"), last, strict=True))))
+    HeadFile(head).write(last[0], Head(*last[1:]))
     assert tacit_json(*verify)["ok"]  # alone, with a head to match, it looks whole
     found = tacit_json(*verify, "--against", tmp_path / "elsewhere", code=4)
     assert found["first_bad"]["silo"] == "silo-1"

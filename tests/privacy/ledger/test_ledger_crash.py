@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ JOB = Repeat(times=100, of=Gaussian(sigma=100.0))
 HALF = Repeat(times=50, of=Gaussian(sigma=100.0))
 FORK = multiprocessing.get_context("fork")
 
-KILLED_AT = ("before commit", "after commit", "before rename", "before acknowledgement")
+KILLED_AT = ("before commit", "after commit", "within the head", "before acknowledgement")
 
 
 def kill_at(point: str) -> None:
@@ -44,8 +43,14 @@ def kill_at(point: str) -> None:
         Rows.write = write_and_die  # type: ignore[method-assign]
     elif point == "after commit":
         heads.HeadFile.write = die  # type: ignore[method-assign]
-    elif point == "before rename":
-        Path.replace = die  # type: ignore[assignment, method-assign]
+    elif point == "within the head":
+        pwrite = os.pwrite
+
+        def tear_and_die(descriptor: int, data: bytes, offset: int) -> None:
+            pwrite(descriptor, data[:100], offset)
+            die()
+
+        os.pwrite = tear_and_die  # type: ignore[assignment]
     else:
         put = heads.HeadFile.write
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from privacy.errors import LedgerTampered, PrivacyError, Refused
 from privacy.events import Gaussian, Repeat
 from privacy.ledger import Head, Ledger, Stop, canonical, checkpoint, triggers
+from privacy.ledger.heads import SLOT, HeadFile
 from privacy.ledger.store import Store
 from secure.keys import verify
 
@@ -304,8 +305,7 @@ def test_a_rewritten_chain_is_found_by_heads_held_elsewhere(place, ledger, tmp_p
         connection.execute(
             text("UPDATE accounts SET balance = :balance, seq = 1"), {"balance": balance}
         )
-    data = canonical.decode(place.head.read_text())
-    place.head.write_text(canonical.encode({**data, "seq": 1, "hash": first.hash}))
+    HeadFile(place.head).write(canonical.decode(first.body)["ledger"], Head(1, first.hash))
     clean = ledger.verify()
     assert clean.ok and clean.vouched_to == 0  # its own word, and nobody else's
     found = ledger.verify(held)
@@ -383,12 +383,87 @@ def test_a_changed_state_is_not_believed(place, ledger):
         ledger.release("job-1")
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "no json", '{"ledger": "x", "seq": 1, "hash": "y"}'])
+def older(content: bytes) -> slice:
+    """Where the slot lies that the next write would overwrite."""
+    turns = [canonical.decode(content[at : at + SLOT].decode())["turn"] for at in (0, SLOT)]
+    return slice(0, SLOT) if turns[0] < turns[1] else slice(SLOT, 2 * SLOT)
+
+
+def newer(content: bytes) -> slice:
+    """Where the slot lies that holds the head."""
+    return slice(SLOT, 2 * SLOT) if older(content).start == 0 else slice(0, SLOT)
+
+
+def spoil(place: Any, which: Callable[[bytes], slice]) -> None:
+    content = bytearray(place.head.read_bytes())
+    content[which(content)] = bytes(SLOT)
+    place.head.write_bytes(content)
+
+
+DAMAGES = {
+    "emptied": lambda whole: b"",
+    "another file": lambda whole: b"{}",
+    "cut short": lambda whole: whole[:-1],
+    "halved": lambda whole: whole[:SLOT],
+    "zeroed": lambda whole: bytes(len(whole)),
+    "nested": lambda whole: b"[" * len(whole),
+    "the older half spoiled": lambda whole: whole.replace(whole[older(whole)], bytes(SLOT)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_head_file_is_found(place, ledger, damage):
-    place.head.write_text(damage)
+    place.head.write_bytes(DAMAGES[damage](place.head.read_bytes()))
     assert not ledger.verify().ok
     with pytest.raises(PrivacyError):
         place.reserve(ledger)
+
+
+def test_the_head_of_another_ledger_is_found(place, ledger, tmp_path):
+    with ledger._store.reading() as connection:
+        last = connection.execute(text("SELECT seq, hash FROM entries")).one()
+    HeadFile(place.head).write("0" * 32, Head(last.seq, last.hash))
+    assert "another ledger" in ledger.verify().first_bad["reason"]
+    with pytest.raises(LedgerTampered, match="another ledger"):
+        place.reserve(ledger)
+
+
+def test_every_flipped_byte_of_a_slot_spoils_it(place, ledger):
+    content = place.head.read_bytes()
+    where = older(content)
+    said = content[where].rstrip()
+    for at in range(0, len(said), 7):
+        changed = bytearray(content)
+        changed[where.start + at] ^= 1
+        place.head.write_bytes(changed)
+        with pytest.raises(LedgerTampered):
+            place.reserve(ledger)
+
+
+def test_what_a_crash_spoils_while_it_writes_the_head_is_made_good(place, ledger):
+    place.reserve(ledger)
+    spoil(place, newer)  # the database was committed before
+    assert ledger.verify().ok
+    ledger.start("job-1", go="g")
+    spoil(place, older)
+    assert not ledger.verify().ok
+
+
+def test_a_lost_entry_behind_a_spoiled_head_is_found_and_recovery_closes_the_account(place, ledger):
+    """The half that is left agrees with the database, but the other one named a later entry."""
+    place.reserve(ledger)
+    with tampering(place) as connection:
+        connection.execute(text("DELETE FROM entries WHERE seq = 2"))
+        connection.execute(text("DELETE FROM charges"))
+        balance = connection.execute(text("SELECT body FROM entries WHERE seq = 1")).scalar_one()
+        balance = canonical.encode(canonical.decode(balance)["after"]["accounts"][ACCOUNT])
+        connection.execute(text("UPDATE accounts SET balance = :b, seq = 1"), {"b": balance})
+    spoil(place, newer)
+    assert "half of the head file" in ledger.verify().first_bad["reason"]
+    with pytest.raises(LedgerTampered):
+        place.reserve(ledger)
+    assert ledger.recover([]).breached == (ACCOUNT,)
+    assert ledger.verify().ok
 
 
 def test_a_missing_head_file_is_found(place, ledger):
