@@ -11,7 +11,8 @@ that the guarantee excludes it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -32,6 +33,26 @@ class Policy(Block):
     exact_evaluation: bool = False
     no_privacy: bool = False
     model_packages: tuple[str, ...] = ()
+
+
+class Current:
+    """A silo's policy as it stands now: `read` is asked again once the file at `path` changed."""
+
+    def __init__(self, path: Path, read: Callable[[], Policy]) -> None:
+        self._path = path
+        self._read = read
+        self._known: tuple[tuple[int, ...], Policy] | None = None
+
+    def now(self) -> Policy:
+        """The policy; raises what `read` raises."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return self._read()  # which says what is missing
+        seen = (found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if self._known is None or self._known[0] != seen:
+            self._known = seen, self._read()
+        return self._known[1]
 
 
 def check(

@@ -16,14 +16,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from federation.errors import BadInput, IntegrityError, PolicyRefused
+from federation.releaselog import Begun, ReleaseLog
 from privacy.events import All, Event, Repeat, parse
 from privacy.ledger import Ledger
 
 LAST_ROUND = 999_999
-"""The largest number of a round: it fills the six digits of a stored release's name."""
+"""The largest number of a round that a job can have."""
 
 
 @contextlib.contextmanager
@@ -67,13 +67,12 @@ class Gate:
     ) -> None:
         self._ledger = ledger
         self._job = job
-        self._directory = directory
         self._allowed = allowed
         self._planned = planned
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # What was begun, answered or not, by round and name; the directory is listed once.
-        self._known = {_slot(path.name) for path in directory.glob(".*.begun")}
-        self._made = Counter(name for _, name in self._known)
+        self._path = directory / "releases.log"
+        self._log = ReleaseLog(self._path)
+        self._made = Counter(begun.name for begun in self._log.all())
 
     def release(
         self,
@@ -99,28 +98,27 @@ class Gate:
                 value=protection,
                 allowed=sorted(allowed),
             )
-        if name not in self._planned:  # before it becomes a part of a path
-            raise IntegrityError(
-                "a release that the job's quote does not name",
-                field="name",
-                allowed=sorted(self._planned),
-            )
         asked = hashlib.sha256(request).hexdigest()
-        path = self._directory / f"{round:06d}-{name}-{asked}"
-        if path.exists():
-            body = path.read_bytes()
-        else:
-            begun = self._begun(path)
-            if not begun.exists():
-                self._check_new(name, round, asked)
-                cost = None if event is None else event.model_dump(mode="json")
-                # Durable before the mechanism runs: what was begun can never come back.
-                record = json.dumps({"protection": protection, "event": cost})
-                write_durably(begun, record.encode())
-                self._known.add((round, name))
-                self._made[name] += 1
+        begun = self._log.find(round, name)
+        if begun is None:
+            self._check_planned(name, round)
+            cost = None
+            if event is not None:
+                cost = json.dumps(event.model_dump(mode="json"), sort_keys=True)
+            begun = Begun(round, name, asked, protection, cost)
+            # Durable before the mechanism runs: what was begun can never come back.
+            self._log.begin(begun)
+            self._made[name] += 1
+        elif begun.request != asked:
+            raise IntegrityError(
+                f"{name} of round {round} was already released for another request",
+                field="request",
+                value=asked,
+            )
+        body = self._log.stored(begun)
+        if body is None:
             body = produce()
-            write_durably(path, body)
+            self._log.store(begun, body)
         self._ledger.record_egress(
             job=self._job,
             round=round,
@@ -133,20 +131,20 @@ class Gate:
         )
         return body
 
-    def _check_new(self, name: str, round: int, asked: str) -> None:
-        """Refuse a second request for one round, and a release that nothing was reserved for."""
+    def _check_planned(self, name: str, round: int) -> None:
+        """Refuse a release that nothing was reserved for."""
+        if name not in self._planned:
+            raise IntegrityError(
+                "a release that the job's quote does not name",
+                field="name",
+                allowed=sorted(self._planned),
+            )
         if not 0 <= round <= LAST_ROUND:
             raise IntegrityError(
                 f"round {round} is none that a job can have",
                 field="round",
                 value=round,
                 allowed=f"0 to {LAST_ROUND}",
-            )
-        if (round, name) in self._known:
-            raise IntegrityError(
-                f"{name} of round {round} was already released for another request",
-                field="request",
-                value=asked,
             )
         planned = self._planned[name]
         if self._made[name] >= planned:
@@ -159,8 +157,8 @@ class Gate:
 
     def begun(self) -> Event:
         """What the releases that were begun cost together, those that never left included."""
-        costs = (record["event"] for record in self._records())
-        times = Counter(json.dumps(cost, sort_keys=True) for cost in costs if cost is not None)
+        logged = ReleaseLog(self._path).all()  # as it is now
+        times = Counter(begun.event for begun in logged if begun.event is not None)
         return All(
             of=tuple(
                 Repeat(times=n, of=parse(json.loads(cost))) for cost, n in sorted(times.items())
@@ -169,25 +167,12 @@ class Gate:
 
     def unprotected(self) -> bool:
         """Whether anything was begun whose stop nobody can call independent of the rows."""
-        return any(record["protection"] == "unprotected" for record in self._records())
+        logged = ReleaseLog(self._path).all()  # as it is now
+        return any(begun.protection == "unprotected" for begun in logged)
 
     def forget(self) -> None:
         """Drop the stored releases of a job that is settled; the egress log keeps their digests."""
-        for path in self._directory.iterdir():
-            path.unlink()
-
-    def _records(self) -> Iterator[dict[str, Any]]:
-        for path in self._directory.glob(".*.begun"):
-            yield json.loads(path.read_bytes())
-
-    def _begun(self, path: Path) -> Path:
-        return path.with_name(f".{path.name}.begun")
-
-
-def _slot(name: str) -> tuple[int, str]:
-    """The round and name in the name of the file that says a release was begun."""
-    round, _, rest = name.removeprefix(".").partition("-")
-    return int(round), rest.rpartition("-")[0]
+        self._path.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:

@@ -58,6 +58,7 @@ class Silo:
         self._membership = Membership.load(home)
         self._membership.check_terms(home)
         self._config = home.silo_config(name)
+        self._policy = policy.Current(self._paths.config, lambda: home.silo_config(name).policy)
         self.key = SigningKey.load(self._config.key)
         self._membership.check_own(name, self.key.public)
         self.ledger = Ledger.open(
@@ -268,7 +269,7 @@ class Silo:
 
         def allowed() -> frozenset[str]:
             return policy.protections(
-                self._home.silo_config(self.name).policy,
+                self._policy.now(),
                 no_privacy=spec.no_privacy,
                 exact_evaluation=spec.exact_evaluation,
             )
@@ -340,7 +341,7 @@ class Silo:
 
     def _check_policy(self, spec: JobSpec) -> None:
         policy.check(
-            self._home.silo_config(self.name).policy,
+            self._policy.now(),
             silo=self.name,
             kind=spec.kind,
             no_privacy=spec.no_privacy,

@@ -63,10 +63,11 @@ class Trainer:
     def train(self, round: int, body: bytes, request: bytes) -> bytes:
         """Take one round's local steps from the model in `body`; return the new model."""
         part = self._part("train")
+        asked = hashlib.sha256(request).hexdigest()
         with _TURN:
             self._mechanism.load(load(body))
             for step in range(self._context.spec.strategy.local_steps):
-                source = self._source("train", round, step, request)
+                source = self._source("train", round, step, asked)
                 self._mechanism.step(part.features, part.labels, part.subjects, source)
             update: bytes = save(self._mechanism.state())
         return update
@@ -84,7 +85,8 @@ class Trainer:
         counts = bin_scores(probabilities, part.labels[rows], columns)
         noise = self._context.quote.plan["evaluation_noise"]
         if self._context.spec.evaluation.release == "dp":
-            counts = noisy_histogram(counts, noise, self._source("test", round, 0, request))
+            asked = hashlib.sha256(request).hexdigest()
+            counts = noisy_histogram(counts, noise, self._source("test", round, 0, asked))
         packed: bytes = msgpack.packb(counts.tolist())
         return packed
 
@@ -93,6 +95,6 @@ class Trainer:
             self._parts[name] = self._context.rows(name)
         return self._parts[name]
 
-    def _source(self, purpose: str, round: int, step: int, request: bytes) -> StepSource:
-        digest = hashlib.sha256(request).hexdigest()
-        return StepSource(self._context.secret, purpose, self._context.job, round, step, digest)
+    def _source(self, purpose: str, round: int, step: int, asked: str) -> StepSource:
+        """The sample and noise of one step; `asked` is the digest of the request."""
+        return StepSource(self._context.secret, purpose, self._context.job, round, step, asked)

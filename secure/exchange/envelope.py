@@ -8,7 +8,7 @@ the header's bytes as sent, so nothing is re-encoded before it is checked.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import msgpack
@@ -43,6 +43,9 @@ class Header:
     digest: str = ""
 
 
+_TYPES = {field.name: int if field.name == "round" else str for field in fields(Header)}
+
+
 @dataclass(frozen=True)
 class Message:
     """A message that was opened and whose signature agreed."""
@@ -53,7 +56,7 @@ class Message:
 
 def seal(header: Header, body: bytes, key: Signer) -> bytes:
     """Return the signed envelope of `body`."""
-    bound = asdict(header) | {"digest": digest(body)}
+    bound = {name: getattr(header, name) for name in _TYPES} | {"digest": digest(body)}
     head: bytes = msgpack.packb(bound)
     packed: bytes = msgpack.packb([head, key.sign(head), body])
     return packed
@@ -91,10 +94,9 @@ def digest(body: bytes) -> str:
 
 
 def _header(data: Any) -> Header:
-    expected = {field.name: int if field.name == "round" else str for field in fields(Header)}
-    if not isinstance(data, dict) or set(data) != set(expected):
+    if not isinstance(data, dict) or data.keys() != _TYPES.keys():
         raise ValueError("wrong fields")
-    for name, kind in expected.items():
+    for name, kind in _TYPES.items():
         if type(data[name]) is not kind:
             raise ValueError("wrong type")
     return Header(**data)

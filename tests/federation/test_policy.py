@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from federation.errors import PolicyRefused
-from federation.policy import Policy, check, protections
+from federation.policy import Current, Policy, check, protections
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,31 @@ def test_unprotected_leaves_only_where_both_job_and_policy_say_so() -> None:
                     opened = (allow_none and asks_none) or (allow_exact and asks_exact)
                     assert ("unprotected" in through) == opened
                     assert {"dp", "public"} <= through
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda path: path.write_text("no_privacy: true "),  # as long as what was there
+        lambda path: path.chmod(0o644),
+        lambda path: (
+            path.with_name("new").write_text("exact: true") and path.with_name("new").replace(path)
+        ),
+        lambda path: path.unlink(),
+    ],
+    ids=["written", "mode", "replaced", "removed"],
+)
+def test_a_policy_is_read_again_once_its_file_was_touched(
+    tmp_path: Path, touch: Callable[[Path], object]
+) -> None:
+    path, read = tmp_path / "silo.yaml", []
+    path.write_text("no_privacy: false")
+
+    def policy() -> Policy:
+        read.append(len(read))
+        return Policy(no_privacy=len(read) == 1)
+
+    current = Current(path, policy)
+    assert current.now().no_privacy and current.now().no_privacy and read == [0]
+    touch(path)
+    assert not current.now().no_privacy and read == [0, 1]

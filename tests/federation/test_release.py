@@ -137,10 +137,19 @@ def test_a_release_that_no_quote_names_is_refused(ledger, tmp_path):
         release(opened, [])
 
 
-def test_a_write_that_a_crash_cut_short_stands_in_nobodys_way(ledger, tmp_path):
-    gate(ledger, tmp_path)
-    (tmp_path / "releases" / "..000000-update-abc.begun.partial").write_bytes(b"")
-    assert release(gate(ledger, tmp_path), made := []) == b"\x01" and made == [1]
+def test_a_crash_between_beginning_and_storing_counts_once_and_is_made_again(ledger, tmp_path):
+    def dies():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gate(ledger, tmp_path).release(
+            "update", 0, request=b"request", protection="dp", event=EVENT, produce=dies
+        )
+    again = gate(ledger, tmp_path)
+    with pytest.raises(IntegrityError, match="already released"):
+        release(again, made := [], request=b"other")
+    assert release(again, made) == b"\x01"
+    assert again.begun() == All(of=(Repeat(times=1, of=EVENT),))
 
 
 def test_a_name_that_no_quote_has_never_becomes_a_path(ledger, tmp_path):
