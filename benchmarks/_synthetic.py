@@ -12,14 +12,15 @@ from federation.home import Home
 from federation.init import init_dataset
 
 FEATURES = 16
-ROWS = 200
+ROWS = 320
+STEPS = 50
 
 HIDDEN = {10**3: 24, 10**4: 90, 10**5: 305, 10**6: 990, 10**7: 3150}
 """Two hidden layers of this width make a model of about so many parameters."""
 
 
 def synthetic_home(directory: Path, silos: int) -> Home:
-    """A federation of `silos` NPZ files with about 200 training rows of 16 numbers each.
+    """A federation of `silos` NPZ files with about 320 training rows of 16 numbers each.
 
     Sizes differ from silo to silo, so that no silo's price is another's.
     """
@@ -44,8 +45,8 @@ def synthetic_home(directory: Path, silos: int) -> Home:
     )
 
 
-def job(parameters: int, rounds: int) -> dict[str, Any]:
-    """A train job: rounds of ten steps of 32 expected rows, priced, noised, evaluated once."""
+def job(parameters: int, rounds: int, steps: int = STEPS) -> dict[str, Any]:
+    """A train job: rounds of so many steps of 32 expected rows, priced, noised, evaluated once."""
     width = HIDDEN[parameters]
     return {
         "kind": "train",
@@ -55,7 +56,7 @@ def job(parameters: int, rounds: int) -> dict[str, Any]:
         "strategy": {
             "name": "fedavg",
             "rounds": rounds,
-            "local_steps": 10,
+            "local_steps": steps,
             "batch_size": 32,
             "learning_rate": 0.1,
         },

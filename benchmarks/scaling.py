@@ -11,8 +11,10 @@ The bare loop (`_bare.py`) takes the very same DP-SGD steps with the product's o
 same rows, one silo after the other in one thread, and averages the models; nothing else. The job
 is a whole life without Prefect: priced, reserved and settled in real ledgers, every release
 through the gate, stored and logged durably, exchanged signed over the memory exchange. A round is
-ten steps of 32 expected rows out of about 200 at every silo (the batch and the steps of the heart
-job); rows are synthetic and come from files.
+fifty steps of 32 expected rows out of about 320 at every silo: five passes over the rows, the E = 5
+of McMahan et al. (2017). Governing a round costs the same however many steps it has, so the ratio
+depends on that number; with the ten steps of the heart job it is shown, and held to nothing: there
+`rounds.py` holds the milliseconds. Rows are synthetic and come from files.
 
 The constant start is what a job takes before its first round and after its last, in two parts. One
 lies outside the rounds (quote, reservations, settlement); it is left out of the ratio and shown,
@@ -36,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import Claims, main, median_bounds, say
-from _synthetic import job, synthetic_home
+from _synthetic import STEPS, job, synthetic_home
 
 LIFE = Path(__file__).with_name("_life.py")
 LIMIT = 1.3
@@ -51,11 +53,13 @@ class Cell:
     parameters: int = 10**4
     rounds: int = 20
     pairs: int = 5
+    steps: int = STEPS
 
     @property
     def name(self) -> str:
         """The cell in words."""
-        return f"{self.silos} silos, {self.parameters:.0e} parameters, {self.rounds} rounds"
+        few = "" if self.steps == STEPS else f" of {self.steps} steps"
+        return f"{self.silos} silos, {self.parameters:.0e} parameters, {self.rounds} rounds{few}"
 
 
 CELLS = (
@@ -65,11 +69,12 @@ CELLS = (
     Cell("silos", silos=64, pairs=3),
     Cell("parameters", parameters=10**3),
     Cell("parameters", parameters=10**5),
-    Cell("parameters", parameters=10**6, rounds=5, pairs=3),
+    Cell("parameters", parameters=10**6, rounds=2, pairs=3),
     Cell("parameters", parameters=10**7, rounds=1, pairs=1),
     Cell("rounds", rounds=10),
     Cell("rounds", rounds=100),
-    Cell("rounds", rounds=1000, pairs=3),
+    Cell("rounds", rounds=1000, pairs=1),
+    Cell("steps", steps=10),
 )
 QUICK = (
     Cell("silos", silos=2, rounds=10),
@@ -94,7 +99,7 @@ class Bench:
 
     def life(self, cell: Cell) -> dict[str, Any]:
         """Run a cell in a process of its own."""
-        document = json.dumps(job(cell.parameters, cell.rounds))
+        document = json.dumps(job(cell.parameters, cell.rounds, cell.steps))
         command = [sys.executable, str(LIFE), str(self.home(cell.silos)), document, str(cell.pairs)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -126,7 +131,11 @@ def measure(claims: Claims, quick: bool) -> None:
                 f"median ratio {median:.3f}, {over:.1f} ms beyond per round and silo, "
                 f"in-round constant {constant:.2f} s"
             )
-            claims.at_most(f"{cell.axis}: {cell.name}: rounds over bare loop", held, "x", LIMIT)
+            what = f"{cell.axis}: {cell.name}: rounds over bare loop"
+            if cell.steps == STEPS:
+                claims.at_most(what, held, "x", LIMIT)
+            else:
+                claims.report(what, held, "x")
             claims.report(f"{cell.name}: start, cold", life["total"] - life["rounds"], "s")
             if cell.axis == "rounds":
                 peaks[cell.rounds] = life["peak"]

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def _slots(content: bytes) -> list[dict[str, Any] | None]:
     return [_read(content[:SLOT]), _read(content[SLOT:])]
 
 
+@lru_cache(maxsize=8)  # each append reads both slots twice, and changes one
 def _read(slot: bytes) -> dict[str, Any] | None:
     try:
         said = canonical.decode(slot.decode())
