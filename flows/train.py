@@ -9,8 +9,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from federation.home import Home
-from federation.jobs.train import Spec
 from federation.record import Job
+from federation.training.specs import Spec
 from flows.checking import check
 from flows.run import run_job
 

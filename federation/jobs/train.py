@@ -13,10 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import msgpack
-from pydantic import model_validator
 
 from federation.errors import BadInput
 from federation.jobs.base import (
@@ -26,58 +25,10 @@ from federation.jobs.base import (
     PartyQuote,
     SiloContext,
 )
-from federation.spec import AggregationSpec, EvaluationSpec, JobSpec, PrivacySpec
 from federation.training.events import evaluation_event, job_event, round_event
-from federation.training.specs import ModelSpec, StrategySpec
+from federation.training.specs import Spec
 from privacy.events import NOTHING, Event, Unit
 from privacy.ledger import Stop
-
-
-class Spec(JobSpec):
-    """A train job."""
-
-    kind: str = "train"
-    model: ModelSpec
-    strategy: StrategySpec
-    privacy: PrivacySpec
-    aggregation: AggregationSpec = AggregationSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-
-    @property
-    def no_privacy(self) -> bool:
-        """Whether training runs without noise."""
-        return self.privacy.none is not None
-
-    @property
-    def exact_evaluation(self) -> bool:
-        """Whether exact counts of test rows leave."""
-        return self.evaluation.release == "exact"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """The distribution of the model's entry point, where it is not one of ours."""
-        from federation.models import package_of
-
-        package = package_of(self.model.name)
-        return () if package is None else (package,)
-
-    @model_validator(mode="after")
-    def _noise_needs_privacy(self) -> Self:
-        if self.privacy.none and self.evaluation.release == "dp":
-            raise ValueError(
-                "privacy: none has no epsilon from which evaluation could take its share; "
-                "give evaluation.release: exact or none"
-            )
-        return self
-
-    @property
-    def evaluations(self) -> int:
-        """How many times the job evaluates, if it is not stopped early."""
-        if self.evaluation.release == "none":
-            return 0
-        if self.evaluation.every is None:
-            return 1
-        return -(-self.strategy.rounds // self.evaluation.every)
 
 
 def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:

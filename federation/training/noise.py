@@ -16,7 +16,7 @@ from privacy.mechanisms.plan import DpSgdPlan
 
 if TYPE_CHECKING:
     from federation.jobs.base import AccountFacts, PartyFacts
-    from federation.jobs.train import Spec
+    from federation.training.specs import Spec
 
 
 def calibrated(

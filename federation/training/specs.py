@@ -1,4 +1,4 @@
-"""The model and strategy blocks of a spec: plain data, checked before anything is priced."""
+"""The spec of a train job and its blocks: plain data, checked before anything is priced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from federation.limits import Count, Decay, Fraction, Rate, Rounds, Within
-from federation.spec import Block
+from federation.spec import AggregationSpec, Block, EvaluationSpec, JobSpec, PrivacySpec
 
 Widths = Annotated[tuple[Annotated[int, Within(1, 16_384)], ...], Field(max_length=16)]
 
@@ -66,3 +66,50 @@ class StrategySpec(Block):
         if self.name == "fedprox" and self.proximal is None:
             raise ValueError("fedprox needs proximal, its mu")
         return self
+
+
+class Spec(JobSpec):
+    """A train job."""
+
+    kind: str = "train"
+    model: ModelSpec
+    strategy: StrategySpec
+    privacy: PrivacySpec
+    aggregation: AggregationSpec = AggregationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @property
+    def no_privacy(self) -> bool:
+        """Whether training runs without noise."""
+        return self.privacy.none is not None
+
+    @property
+    def exact_evaluation(self) -> bool:
+        """Whether exact counts of test rows leave."""
+        return self.evaluation.release == "exact"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distribution of the model's entry point, where it is not one of ours."""
+        from federation.models import package_of
+
+        package = package_of(self.model.name)
+        return () if package is None else (package,)
+
+    @model_validator(mode="after")
+    def _noise_needs_privacy(self) -> Self:
+        if self.privacy.none and self.evaluation.release == "dp":
+            raise ValueError(
+                "privacy: none has no epsilon from which evaluation could take its share; "
+                "give evaluation.release: exact or none"
+            )
+        return self
+
+    @property
+    def evaluations(self) -> int:
+        """How many times the job evaluates, if it is not stopped early."""
+        if self.evaluation.release == "none":
+            return 0
+        if self.evaluation.every is None:
+            return 1
+        return -(-self.strategy.rounds // self.evaluation.every)

@@ -11,9 +11,9 @@ from federation.books import open_mirror
 from federation.documents import parse
 from federation.embedded import Embedded
 from federation.home import Home
-from federation.jobs.train import Spec
 from federation.record import Job
 from federation.report import publish, result_of
+from federation.training.specs import Spec
 
 SPEC: dict[str, Any] = {
     "kind": "train",

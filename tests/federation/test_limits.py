@@ -11,12 +11,12 @@ from pydantic import BaseModel
 from federation import limits
 from federation.documents import parse
 from federation.errors import BadInput
-from federation.jobs.train import Spec
 from federation.membership import Membership
 from federation.policy import Policy
 from federation.schema import Dataset
 from federation.settings import Federation, SiloConfig
 from federation.spec import digest
+from federation.training.specs import Spec
 
 JOB: dict[str, Any] = {
     "kind": "train",

@@ -125,7 +125,7 @@ def test_the_form_is_the_job_spec(deployment: dict[str, Any]) -> None:
 
 def test_every_default_of_the_form_is_a_job(deployment: dict[str, Any]) -> None:
     from federation.documents import parse
-    from federation.jobs.train import Spec
+    from federation.training.specs import Spec
 
     assert parse(deployment["parameters"]["spec"], Spec, "prefect.yaml").privacy.epsilon == 0.5
 
