@@ -326,7 +326,7 @@ def _refusal(error: Refused, silo: str, job: Job, parties: Parties) -> BudgetRef
     facts = parties.facts(job.spec.dataset)
     fits = _fits(job.spec, parties, facts, quotes_of(job.spec, facts))
     return BudgetRefused(
-        f"silo {silo}: {error.message}; {fits_text(fits)}",
+        f"{error.message}; {fits_text(fits)}",
         field=f"{silo}/{error.field}",
         value=error.value,
         allowed={"share": error.allowed} | fits,
