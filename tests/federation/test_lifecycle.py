@@ -108,6 +108,41 @@ def test_what_does_not_fit_is_refused_at_every_silo_and_charges_nothing(home: Ho
     assert all(account(home, silo).used == 0 for silo in home.silo_names())
 
 
+def test_a_refusal_tells_what_was_asked_what_is_left_and_what_would_fit(home: Home) -> None:
+    run(home, privacy={"epsilon": 6.0})
+    left = account(home, "silo-1").remaining_epsilon
+    asked = spec(privacy={"epsilon": 8.0})
+    with Embedded(home) as parties:
+        quoted = lifecycle.quote(asked, parties)
+    with pytest.raises(BudgetRefused) as caught:
+        drive(home, Job.create(home, asked))
+    error = caught.value
+    assert error.field == f"silo-1/{ACCOUNT}/record"
+    assert error.value == quoted["silos"]["silo-1"]["epsilon"] == pytest.approx(8.0, abs=0.05)
+    assert error.allowed == {"remaining_epsilon": left, "delta": 1e-5} | quoted["fits"]
+    for said in (
+        f"silo silo-1: account {ACCOUNT}/record: the job asks for epsilon",
+        f"epsilon {left:.2f} of 10 is left at delta 1e-05",
+        f"the job costs epsilon {error.value:.2f} per record",
+        f"would fit at every silo: epsilon {quoted['fits']['epsilon']:.3g} with these rounds",
+    ):
+        assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("fits", "said"),
+    [
+        ({}, "nothing of this kind fits"),
+        ({"epsilon": 0.0, "rounds": 0}, "nothing of this kind fits"),
+        ({"epsilon": 0.0123, "rounds": 0}, "epsilon 0.0123 with these rounds, but not one round"),
+        ({"epsilon": 8.7, "rounds": 1}, "epsilon 8.7 with these rounds, or one round with"),
+        ({"epsilon": 8.7, "rounds": 1200}, "or 1,200 rounds with this noise"),
+    ],
+)
+def test_what_fits_reads_well(fits: dict[str, float | int], said: str) -> None:
+    assert said in lifecycle.fits_text(fits)
+
+
 def test_one_refusal_gives_the_others_back(home: Home) -> None:
     ledger = open_ledger(home, "silo-3")
     ledger.set_capacity(f"{ACCOUNT}/record", 1.5, "a test")
