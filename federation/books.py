@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from federation.errors import BadInput, NotFound
+from federation.errors import BadInput, NotFound, at_silo
 from federation.home import Home
 from federation.spec import JobSpec
 from privacy.ledger import Head, Ledger, Receipt, checkpoint
@@ -51,13 +51,16 @@ def opened(home: Home, silo: str | None) -> Iterator[dict[str, Ledger]]:
     with ExitStack() as stack:
         ledgers = {}
         for name in names:
-            ledger = ledgers[name] = open_ledger(home, name)
+            with at_silo(name):
+                ledger = ledgers[name] = open_ledger(home, name)
             stack.callback(ledger.close)
         yield ledgers
 
 
 def account_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
     """Every account of a silo as one plain line."""
+    with at_silo(silo):
+        accounts = ledger.accounts()
     return [
         {
             "account": f"{silo}/{a.id}",
@@ -75,7 +78,7 @@ def account_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
             "status": a.status,
             "unprotected": a.unprotected,
         }
-        for a in ledger.accounts()
+        for a in accounts
     ]
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from federation.errors import at_silo
 from federation.home import Home
 from federation.jobs.base import PartyFacts, PartyQuote
 from federation.membership import Membership
@@ -39,7 +40,8 @@ class Embedded:
         self._silos: dict[str, Silo] = {}
         try:
             for name in sorted(self.federation.silos):
-                self._silos[name] = Silo(home, name)
+                with at_silo(name):
+                    self._silos[name] = Silo(home, name)
         except BaseException:
             self.close()
             raise
@@ -62,11 +64,12 @@ class Embedded:
 
     def facts(self, dataset: str) -> dict[str, PartyFacts]:
         """Public facts of the silos that hold this dataset, by name in order."""
-        return {
-            name: silo.facts(dataset)
-            for name, silo in self._silos.items()
-            if dataset in self.federation.silos[name].sizes
-        }
+        facts = {}
+        for name, silo in self._silos.items():
+            if dataset in self.federation.silos[name].sizes:
+                with at_silo(name):
+                    facts[name] = silo.facts(dataset)
+        return facts
 
     def check_sources(self, dataset: str) -> None:
         """Look at the columns of every silo's source, and at no row."""
@@ -75,18 +78,20 @@ class Embedded:
 
     def price(self, quote: PartyQuote, facts: PartyFacts) -> dict[str, Any]:
         """One silo's line of a quote."""
-        return price(quote, facts, self._silos[quote.silo].ledger)
+        with self._at(quote.silo) as party:
+            return price(quote, facts, party.ledger)
 
     def what_fits(
         self, quote: PartyQuote, facts: PartyFacts, rounds: int
     ) -> dict[str, float | int]:
         """The largest epsilon and number of rounds that this silo still admits."""
-        return what_fits(quote, facts, self._silos[quote.silo].ledger, rounds)
+        with self._at(quote.silo) as party:
+            return what_fits(quote, facts, party.ledger, rounds)
 
     def balance(self, silo: str, dataset: str, unit: Unit) -> dict[str, Any]:
         """What the account that a job names allows and has left at one silo."""
-        party = self._silos[silo]
-        account = party.ledger.account(party.facts(dataset).source, unit)
+        with self._at(silo) as party:
+            account = party.ledger.account(party.facts(dataset).source, unit)
         return {
             "remaining_epsilon": account.remaining_epsilon,
             "used": account.used,
@@ -98,23 +103,34 @@ class Embedded:
 
     def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
         """Ask one silo to reserve."""
-        return self._silos[silo].reserve(manifest)
+        with self._at(silo) as party:
+            return party.reserve(manifest)
 
     def end(self, silo: str, job: str) -> Receipt | None:
         """End the job at one silo, wherever it stands there."""
-        return self._silos[silo].end(job)
+        with self._at(silo) as party:
+            return party.end(job)
 
     def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
         """Start the job at one silo."""
-        return self._silos[silo].start(job, go)
+        with self._at(silo) as party:
+            return party.start(job, go)
 
     def settle(self, silo: str, job: str) -> Receipt:
         """Settle the job at one silo."""
-        return self._silos[silo].settle(job)
+        with self._at(silo) as party:
+            return party.settle(job)
 
     def epsilons(self, silo: str, job: str) -> tuple[float, float]:
         """The price of what the job ran at one silo, and of all that it had planned."""
-        return self._silos[silo].epsilons(job)
+        with self._at(silo) as party:
+            return party.epsilons(job)
+
+    @contextmanager
+    def _at(self, silo: str) -> Iterator[Silo]:
+        """One silo; what its ledger raises names it."""
+        with at_silo(silo):
+            yield self._silos[silo]
 
     @contextmanager
     def serve(self, job: str, silos: list[str]) -> Iterator[Endpoint]:

@@ -16,7 +16,10 @@ is the tuple of all roots, for the one place (the command line) that turns error
 
 from __future__ import annotations
 
-from privacy.errors import PrivacyError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from privacy.errors import LedgerError, PrivacyError
 from secure.errors import SecureError
 
 
@@ -91,3 +94,14 @@ class JobFailed(FederationError):
 
 
 TacitError = (PrivacyError, SecureError, FederationError)
+
+
+@contextmanager
+def at_silo(name: str) -> Iterator[None]:
+    """Say in a ledger's error at which silo it was; a ledger names accounts, keys and entries."""
+    try:
+        yield
+    except LedgerError as error:
+        error.message = f"silo {name}: {error.message}"
+        error.args = (error.message,)
+        raise

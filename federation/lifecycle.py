@@ -322,24 +322,28 @@ def _document(job: Job, name: str) -> dict[str, Any]:
 
 
 def _refusal(error: Refused, silo: str, job: Job, parties: Parties) -> BudgetRefused:
-    """A ledger's refusal, with its silo and what would fit at every silo."""
+    """A ledger's refusal, with the job's own epsilon and what would fit at every silo."""
     facts = parties.facts(job.spec.dataset)
-    fits = _fits(job.spec, parties, facts, quotes_of(job.spec, facts))
+    quotes = quotes_of(job.spec, facts)
+    fits = _fits(job.spec, parties, facts, quotes)
+    line = parties.price(quotes[silo], facts[silo])
+    left = error.allowed if isinstance(error.allowed, dict) else {}
     return BudgetRefused(
-        f"silo {silo}: {error.message}; {fits_text(fits)}",
+        f"{error.message}. Priced alone, the job costs epsilon {line['epsilon']:.2f} per "
+        f"{line['unit']}; {fits_text(fits)}",
         field=f"{silo}/{error.field}",
-        value=error.value,
-        allowed={"share": error.allowed} | fits,
+        value=line["epsilon"],
+        allowed=left | fits,
     )
 
 
 def fits_text(fits: Mapping[str, float | int]) -> str:
     """What would fit, in words."""
-    if not fits:
+    if not any(fits.values()):
         return "nothing of this kind fits"
-    return (
-        f"what would fit at every silo: epsilon {fits['epsilon']:.2f} with these rounds, or "
-        f"{fits['rounds']} rounds with this noise"
+    rounds = f"{fits['rounds']:,} rounds" if fits["rounds"] > 1 else "one round"
+    return f"what would fit at every silo: epsilon {fits['epsilon']:.3g} with these rounds, " + (
+        f"or {rounds} with this noise" if fits["rounds"] else "but not one round with this noise"
     )
 
 

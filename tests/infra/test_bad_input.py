@@ -214,7 +214,8 @@ def test_a_ledger_that_was_changed(fed: Path, refused: Callable[..., dict[str, A
         raw.execute("update entries set body = replace(body, '\"epsilon\":10', '\"epsilon\":99')")
     raw.close()
     error = refused(4)
-    assert error["code"] == "LEDGER-005" and "entry 1" in error["message"]
+    assert error["code"] == "LEDGER-005"
+    assert "silo silo-2: " in error["message"] and "entry 1" in error["message"]
 
 
 def test_a_ledger_that_is_not_there(fed: Path, refused: Callable[..., dict[str, Any]]) -> None:

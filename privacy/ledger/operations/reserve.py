@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from privacy.errors import InvalidRequest, KeyConflict, Refused, WrongState
 from privacy.ledger import canonical
-from privacy.ledger.balance import Balance, admit, share, used
+from privacy.ledger.balance import Balance, admit, share
 from privacy.ledger.clock import stamp
 from privacy.ledger.filters.amounts import Charge
 from privacy.ledger.pricing import Pricer
 from privacy.ledger.replay import Body
 from privacy.ledger.rows import Rows
 from privacy.ledger.states import Line, State
+from privacy.ledger.views import Account, account_view
 
 
 class Due(Exception):
@@ -72,7 +74,9 @@ def reserve(
         asked = price.one(rows, account, (events[account], balance.epsilon))
         charge = admit(balance, asked)
         if charge is None:
-            raise refusal(account, balance, asked)
+            seen = account_view(rows.opening(account), balance, rows.account_seq(account))
+            epsilon = price.filter(rows, account).epsilon(asked.losses)
+            raise refusal(seen, balance, asked, epsilon)
         lines[account] = Line(events[account], charge, balance.epsilon).document()
     return {
         "kind": "reserve",
@@ -109,21 +113,29 @@ def expire(rows: Rows, now: datetime) -> Body | int:
     return {"kind": "expire", "keys": due} if due else 0
 
 
-def refusal(account: str, balance: Balance, asked: Charge) -> Refused:
-    """What a refusal says: public facts only."""
-    left = 1 - used(balance.limits, balance.total())
+def refusal(account: Account, balance: Balance, asked: Charge, epsilon: float) -> Refused:
+    """What a refusal says: public facts only.
+
+    `epsilon` is what the account's filter makes of the job alone, to be held beside the epsilon
+    that is left; the shares tell it where the filter's delta is what has run out.
+    """
     if balance.breached is not None:
         reason = f"it is breached ({balance.breached}) and admits nothing more"
     else:
+        part = share(balance.limits, asked)
+        asks = f"epsilon {epsilon:.2f}" if math.isfinite(epsilon) else "no finite epsilon"
+        of = f"{part:.1%} of it" if part <= 1 else "more than all of it"
         reason = (
-            f"the job asks for {share(balance.limits, asked):.4%} of it and {max(left, 0):.4%} "
-            f"is left (capacity epsilon {balance.epsilon:g})"
+            f"the job asks for {asks} by the account's filter ({of}), and epsilon "
+            f"{account.remaining_epsilon:.2f} of {account.capacity_epsilon:g} is left at delta "
+            f"{account.delta:g} ({max(1 - account.used, 0.0):.1%} of it; shares add up, epsilons "
+            "need not)"
         )
     return Refused(
-        f"account {account}: {reason}",
-        field=account,
-        value=share(balance.limits, asked),
-        allowed=max(left, 0.0),
+        f"account {account.id}: {reason}",
+        field=account.id,
+        value=epsilon,
+        allowed={"remaining_epsilon": account.remaining_epsilon, "delta": account.delta},
     )
 
 

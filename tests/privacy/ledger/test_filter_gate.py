@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cache
 
@@ -51,14 +52,16 @@ def test_gate_the_default_filter_beside_one_fixed_plan_priced_by_pld(epsilon, pa
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("epsilon", [1.0, 3.0, 10.0])
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize(
+    ("rate", "epsilon"),
+    # At rate 0.2 epsilon 1 admits so few steps that a ratio of their numbers tells nothing.
+    [(0.01, 1.0), (0.05, 1.0), *itertools.product([0.01, 0.05, 0.2], [3.0, 10.0])],
+)
 @pytest.mark.parametrize("sigma", [2.0, 4.0])
 def test_gate_over_plans(sigma, rate, epsilon):
     step = Poisson(rate=rate, of=Gaussian(sigma=sigma))
     ours = admitted(step, epsilon=epsilon)
-    if ours < 20:
-        pytest.skip("a ratio of small whole numbers tells nothing")
+    assert ours >= 20
     beyond = Repeat(times=math.floor(ours / 0.65) + 1, of=step)
     assert pld.job_epsilon(beyond, 1e-5) > epsilon
 

@@ -126,8 +126,12 @@ def test_refused_leaves_everything_as_it_was(place, ledger):
         place.reserve(ledger, events={ACCOUNT: big})
     assert refused.value.exit_code == 3
     assert refused.value.field == ACCOUNT
-    assert refused.value.value > 1 and refused.value.allowed == 1.0
-    assert ACCOUNT in refused.value.message
+    asked = ledger.would_admit(ACCOUNT, big).spent_epsilon_after
+    assert refused.value.value == pytest.approx(asked) and asked > account.capacity_epsilon
+    left = {"remaining_epsilon": account.remaining_epsilon, "delta": account.delta}
+    assert refused.value.allowed == left
+    for said in (ACCOUNT, f"epsilon {asked:.2f} ", f"of {account.capacity_epsilon:g} is left"):
+        assert said in refused.value.message
     assert not ledger.would_admit(ACCOUNT, big).admissible
     assert (ledger.head(), ledger.account("heart", "record")) == (head, account)
     assert ledger.charge("job-1") is None

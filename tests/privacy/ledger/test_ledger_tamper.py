@@ -19,6 +19,7 @@ from privacy.ledger.store import Store
 from secure.keys import verify
 
 ACCOUNT = "heart/record"
+ON_SQLITE = pytest.mark.parametrize("make", ["sqlite"], indirect=True)
 JOB = Repeat(times=100, of=Gaussian(sigma=100.0))
 HALF = Repeat(times=50, of=Gaussian(sigma=100.0))
 KINDS = {
@@ -153,10 +154,9 @@ def change(
         assert done.rowcount == 1
 
 
+@ON_SQLITE  # PostgreSQL refuses bytes that are not UTF-8
 def test_an_entry_that_is_no_text_is_named(place, ledger):
     place.run(ledger)
-    if not place.sqlite:
-        pytest.skip("PostgreSQL refuses bytes that are not UTF-8")
     with tampering(place) as connection:
         connection.exec_driver_sql("UPDATE entries SET body = CAST(x'ff00' AS TEXT) WHERE seq = 3")
     found = ledger.verify()
@@ -260,10 +260,9 @@ def test_a_chain_of_another_ledger_is_found(place, ledger, make):
     twin.close()
 
 
+@ON_SQLITE  # where a copied file is a backup; on PostgreSQL the deleted row stands for it
 def test_a_restored_backup_is_found(tmp_path, make, request):
     place = make()
-    if not place.sqlite:
-        pytest.skip("a file copy is a backup on SQLite only; the deleted row covers PostgreSQL")
     ledger = place.create()
     ledger.open_account(place.terms())
     place.reserve(ledger)
