@@ -54,7 +54,7 @@ class ReleaseLog:
         self._path = path
         self._begun: dict[tuple[int, str], Begun] = {}
         self._end = 0
-        self._room = -1  # the size of the file, not known before this one writes
+        self._room = -1  # the size of the file, not known before a write here has ended well
         if path.exists():
             with path.open("rb") as file:
                 self._scan(file.fileno())
@@ -102,15 +102,16 @@ class ReleaseLog:
         start = len(head).to_bytes(4, "big") + hashlib.sha256(head).digest()
         fresh = not self._path.exists()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        room, self._room = self._room, -1
         try:
-            if self._room < 0:  # what stands behind the end was cut short: it is gone for good
+            if room < 0:  # what stands behind the end was cut short: it is gone for good
                 os.ftruncate(descriptor, self._end)
-                self._room = self._end
+                room = self._end
             behind = self._end + len(start) + len(head)
             end = behind + len(body)
-            if end > self._room and len(body) < ROOM:
-                _write(descriptor, bytes(end + ROOM - self._room), self._room)
-                self._room = end + ROOM
+            if end > room and len(body) < ROOM:
+                _write(descriptor, bytes(end + ROOM - room), room)
+                room = end + ROOM
             _write(descriptor, start + head, self._end)
             _write(descriptor, body, behind)
             sync_data(descriptor)
@@ -118,7 +119,7 @@ class ReleaseLog:
             os.close(descriptor)
         if fresh:
             _sync_directory(self._path.parent)
-        self._end, self._room = end, max(self._room, end)
+        self._end, self._room = end, max(room, end)
 
     def _scan(self, descriptor: int) -> None:
         while frame := self._frame(descriptor):

@@ -118,3 +118,22 @@ def test_every_frame_is_synced_once_and_after_it_was_written(
 def test_reading_makes_no_file(tmp_path: Path) -> None:
     assert ReleaseLog(tmp_path / "releases.log").all() == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_failed_leaves_nothing_behind_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "releases.log"
+    log = ReleaseLog(path)
+    log.begin(begun(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(releaselog, "sync_data", _full)
+        with pytest.raises(OSError, match="full"):
+            log.store(begun(0), b"x" * 5000)
+    log.store(begun(0), b"short")
+    assert content(log) == content(ReleaseLog(path)) == [(0, b"short")]
+    assert b"xx" not in path.read_bytes()
+
+
+def _full(descriptor: int) -> None:
+    raise OSError("the disk is full")

@@ -85,7 +85,9 @@ def test_a_refusal_crosses_as_public_facts(
     assert tacit_json("job", "list", "--home", fed)["jobs"][-1]["status"] == "refused"
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "blow", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.large)]
+)
 def test_a_stopped_run_is_interrupted_and_resumes_on_the_same_charge(
     fed: Path, tacit_json: Any, prefect_url: str, tmp_path: Path, blow: signal.Signals
 ) -> None:
