@@ -67,14 +67,14 @@ class Cell:
 CELLS = (
     Cell("silos", silos=2),
     Cell("silos", silos=4),
-    Cell("silos", silos=16),
-    Cell("silos", silos=64, pairs=3),
+    Cell("silos", silos=16, rounds=10),
+    Cell("silos", silos=64, rounds=5, pairs=3),
     Cell("parameters", parameters=10**3),
-    Cell("parameters", parameters=10**5),
+    Cell("parameters", parameters=10**5, rounds=10, pairs=3),
     Cell("parameters", parameters=10**6, rounds=2, pairs=3, steps=FEW),
     Cell("parameters", parameters=10**7, rounds=1, pairs=1, steps=FEW),
     Cell("rounds", rounds=10),
-    Cell("rounds", rounds=100),
+    Cell("rounds", rounds=100, pairs=3),
     Cell("rounds", rounds=1000, pairs=1),
     Cell("steps", steps=FEW),
 )
