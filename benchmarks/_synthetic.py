@@ -12,15 +12,15 @@ from federation.home import Home
 from federation.init import init_dataset
 
 FEATURES = 16
-ROWS = 320
-STEPS = 50
+ROWS = 128
+STEPS = 20
 
 HIDDEN = {10**3: 24, 10**4: 90, 10**5: 305, 10**6: 990, 10**7: 3150}
 """Two hidden layers of this width make a model of about so many parameters."""
 
 
 def synthetic_home(directory: Path, silos: int) -> Home:
-    """A federation of `silos` NPZ files with about 320 training rows of 16 numbers each.
+    """A federation of `silos` NPZ files with about 128 training rows of 16 numbers each.
 
     Sizes differ from silo to silo, so that no silo's price is another's.
     """

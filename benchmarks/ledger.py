@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -33,8 +34,8 @@ from typing import Any
 from _common import Claims, main, median_bounds, say
 
 from privacy.events import Gaussian, Repeat
-from privacy.ledger import AccountTerms, Ledger, Receipt, Stop, canonical
-from privacy.ledger.heads import write_durably
+from privacy.ledger import AccountTerms, Head, Ledger, Receipt, Stop, canonical
+from privacy.ledger.heads import SLOT, HeadFile, sync_data
 from privacy.ledger.rows import charge_row, index
 from privacy.ledger.states import ChargeState, State
 from secure.keys import SigningKey, verify
@@ -94,8 +95,7 @@ class Books:
         with loading(self.url) as load:
             while made.seq < entries:
                 load(*made.jobs(min(20_000, entries - made.seq)))
-        text = canonical.encode({"ledger": job[0].ledger, "seq": made.seq, "hash": made.hash})
-        write_durably(self.head, (text + "\n").encode())
+        HeadFile(self.head).write(job[0].ledger, Head(made.seq, made.hash))
         with loading(self.url) as load:  # the account was last touched by the last job
             load([], [], made.seq)
 
@@ -224,6 +224,7 @@ class Bare:
 
     def __init__(self, url: str, directory: Path) -> None:
         self._head = directory / "bare-head"
+        self._head.write_bytes(bytes(2 * SLOT))
         self._sqlite = url.startswith("sqlite")
         columns = "seq BIGINT PRIMARY KEY, kind TEXT, job TEXT, account TEXT, recorded_at TEXT, "
         columns += "body TEXT, prev_hash TEXT UNIQUE, hash TEXT, signature TEXT"
@@ -252,7 +253,10 @@ class Bare:
         run(f"INSERT INTO bare ({ENTRIES}) VALUES ({marks})", (*row, receipt.signature))
         run("COMMIT")
         head = canonical.encode({"ledger": receipt.ledger, "seq": last[0] + 1, "hash": hash_})
-        write_durably(self._head, (head + "\n").encode())
+        descriptor = os.open(self._head, os.O_WRONLY)
+        os.pwrite(descriptor, head.ljust(SLOT).encode(), last[0] % 2 * SLOT)
+        sync_data(descriptor)
+        os.close(descriptor)
 
     def close(self) -> None:
         """Close the connection."""
