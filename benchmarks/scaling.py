@@ -22,7 +22,7 @@ cold, as `start`: it grows with the number of silos, each of which prices the jo
 other lies inside (first read of the rows, evaluation, model file) and is measured as what the
 rounds of a one-round job of 1e3 parameters on the same silos take beyond its steps; it is taken
 from the job's seconds before dividing. Job and loop alternate in one process; the limit
-is held by the 95 % bound of the median ratio where there are five pairs, else by the median.
+is held by the 95 % bound of the median ratio where there are six pairs, else by the median.
 `--quick` takes small counts.
 """
 
@@ -63,18 +63,18 @@ class Cell:
 
 
 CELLS = (
-    Cell("silos", silos=2),
-    Cell("silos", silos=4),
-    Cell("silos", silos=16, rounds=10),
+    Cell("silos", silos=2, pairs=12),
+    Cell("silos", silos=4, pairs=12),
+    Cell("silos", silos=16, rounds=5, pairs=8),
     Cell("silos", silos=64, rounds=5, pairs=3),
-    Cell("parameters", parameters=10**3),
-    Cell("parameters", parameters=10**5, rounds=10, pairs=3),
+    Cell("parameters", parameters=10**3, pairs=12),
+    Cell("parameters", parameters=10**5, rounds=10),
     Cell("parameters", parameters=10**6, rounds=2, pairs=3),
     Cell("parameters", parameters=10**7, rounds=1, pairs=1),
-    Cell("rounds", rounds=10),
+    Cell("rounds", rounds=10, pairs=12),
     Cell("rounds", rounds=100, pairs=3),
     Cell("rounds", rounds=1000, pairs=1),
-    Cell("steps", steps=10),
+    Cell("steps", steps=10, pairs=12),
 )
 QUICK = (
     Cell("silos", silos=2, rounds=10),
@@ -123,7 +123,7 @@ def measure(claims: Claims, quick: bool) -> None:
             life = bench.life(cell)
             ratios = [(ours - constant) / bare for ours, bare in life["pairs"]]
             median = statistics.median(ratios)
-            held = median_bounds(ratios)[2] if len(ratios) >= 5 else median
+            held = median_bounds(ratios)[2] if len(ratios) >= 6 else median
             bare = statistics.median(bare for _, bare in life["pairs"])
             over = (median - 1) * bare / cell.rounds / cell.silos * 1e3
             say(
