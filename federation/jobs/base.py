@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 FAULT = re.compile(r"[A-Z][A-Z-]{1,30}(-[0-9]{3})?")
 """What the code of a fault looks like; a silo may have sent anything."""
+
+
+TURN = threading.Lock()
+"""Held by a silo while it answers a request. Silos of one process answer in turn: threads that all
+run small operations lose more time handing the interpreter to one another than they gain. A silo
+with a process of its own never waits here."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import msgpack
 
 from federation.errors import BadInput
 from federation.jobs.base import (
+    TURN,
     CoordinatorContext,
     Outcome,
     PartyFacts,
@@ -107,17 +108,18 @@ def participate(context: SiloContext) -> Stop:
             work, protection, event = trainer.evaluate, measured, evaluation_event(context.quote)
         else:
             raise BadInput(f"no request {header.name!r} in a train job", field="name")
-        body = context.gate.release(
-            header.name,
-            header.round,
-            request=request,
-            protection=protection,
-            event=event,
-            produce=partial(work, header.round, message.body, request),
-        )
-        context.endpoint.send(
-            "coordinator", job=context.job, round=header.round, name=header.name, body=body
-        )
+        with TURN:
+            body = context.gate.release(
+                header.name,
+                header.round,
+                request=request,
+                protection=protection,
+                event=event,
+                produce=partial(work, header.round, message.body, request),
+            )
+            context.endpoint.send(
+                "coordinator", job=context.job, round=header.round, name=header.name, body=body
+            )
 
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:

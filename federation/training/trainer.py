@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -22,11 +21,6 @@ from privacy.mechanisms.randomness import StepSource
 if TYPE_CHECKING:
     from federation.jobs.base import SiloContext
     from federation.sources.rows import Part
-
-
-_TURN = threading.Lock()
-"""Silos of one process compute in turn: threads that all run small torch operations spend more
-time handing the interpreter to one another than on the operations."""
 
 
 class Trainer:
@@ -64,12 +58,11 @@ class Trainer:
         """Take one round's local steps from the model in `body`; return the new model."""
         part = self._part("train")
         asked = hashlib.sha256(request).hexdigest()
-        with _TURN:
-            self._mechanism.load(load(body))
-            for step in range(self._context.spec.strategy.local_steps):
-                source = self._source("train", round, step, asked)
-                self._mechanism.step(part.features, part.labels, part.subjects, source)
-            update: bytes = save(self._mechanism.state())
+        self._mechanism.load(load(body))
+        for step in range(self._context.spec.strategy.local_steps):
+            source = self._source("train", round, step, asked)
+            self._mechanism.step(part.features, part.labels, part.subjects, source)
+        update: bytes = save(self._mechanism.state())
         return update
 
     def evaluate(self, round: int, body: bytes, request: bytes) -> bytes:
