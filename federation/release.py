@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from federation.errors import BadInput, IntegrityError, PolicyRefused
-from federation.releaselog import Begun, ReleaseLog
+from federation.releaselog import Begun, ReleaseLog, sync_directory
 from privacy.events import All, Event, Repeat, parse
 from privacy.ledger import Ledger
 
@@ -184,8 +184,4 @@ def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)

@@ -118,7 +118,7 @@ class ReleaseLog:
         finally:
             os.close(descriptor)
         if fresh:
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
         self._end, self._room = end, max(room, end)
 
     def _scan(self, descriptor: int) -> None:
@@ -154,7 +154,8 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
         view, offset = view[done:], offset + done
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Wait until a directory's entries are on disk: a file that was made or renamed in it."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
