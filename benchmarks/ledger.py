@@ -35,7 +35,8 @@ from _common import Claims, main, median_bounds, say
 
 from privacy.events import Gaussian, Repeat
 from privacy.ledger import AccountTerms, Head, Ledger, Receipt, Stop, canonical
-from privacy.ledger.heads import SLOT, HeadFile, sync_data
+from privacy.ledger.durable import sync_data
+from privacy.ledger.heads import SLOT, HeadFile
 from privacy.ledger.rows import charge_row, index
 from privacy.ledger.states import ChargeState, State
 from secure.keys import SigningKey, verify

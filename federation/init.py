@@ -15,13 +15,13 @@ from federation.documents import parse, read_yaml
 from federation.errors import BadInput
 from federation.home import Home
 from federation.membership import Membership
-from federation.release import write_durably
 from federation.schema import Dataset, FileSplit
 from federation.separate import refuse_shared_rows
 from federation.settings import AccountConfig, Federation, SiloConfig, Sizes, SourceConfig
 from federation.sources.locator import FORMS, locate
 from federation.templates import federation_text, silo_text
 from privacy.events import Unit
+from privacy.ledger.durable import write_durably
 from secure.keys import SigningKey, verify
 
 

@@ -22,11 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from federation.errors import IntegrityError, NotFound, PolicyRefused
 from federation.jobs.base import PartyFacts
-from federation.release import write_durably
 from privacy.errors import Refused
 from privacy.events import Event
 from privacy.events import parse as parse_event
 from privacy.ledger import Stop
+from privacy.ledger.durable import write_durably
 
 _FACTS = TypeAdapter(PartyFacts)
 _DROPPED_LIMIT = 65_536

@@ -16,9 +16,9 @@ from federation import statements
 from federation.documents import parse
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
-from federation.release import write_durably
 from federation.settings import Federation, PublicKey
 from federation.spec import Block, Name, digest
+from privacy.ledger.durable import write_durably
 from secure.keys import SigningKey
 
 _KIND = "membership"

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from federation.errors import BadInput
-from federation.release import write_durably
 from federation.schema import Dataset
+from privacy.ledger.durable import write_durably
 
 
 def describe(path: Path, *, model: dict[str, object], dataset: Dataset) -> None:

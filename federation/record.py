@@ -23,8 +23,8 @@ from federation import jobs
 from federation.documents import parse
 from federation.errors import BadInput, NotFound
 from federation.home import Home
-from federation.release import write_durably
 from federation.spec import JobSpec
+from privacy.ledger.durable import write_durably
 
 ENDED = ("completed", "refused", "failed", "cancelled")
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from federation.errors import BadInput, IntegrityError, PolicyRefused
-from federation.releaselog import Begun, ReleaseLog, sync_directory
+from federation.releaselog import Begun, ReleaseLog
 from privacy.events import All, Event, Repeat, parse
 from privacy.ledger import Ledger
 
@@ -173,15 +173,3 @@ class Gate:
     def forget(self) -> None:
         """Drop the stored releases of a job that is settled; the egress log keeps their digests."""
         self._path.unlink(missing_ok=True)
-
-
-def write_durably(path: Path, body: bytes, mode: int = 0o600) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    partial = path.with_name("." + path.name + ".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)

@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 
 from federation.errors import IntegrityError
-from privacy.ledger.heads import sync_data
+from privacy.ledger.durable import sync_data, sync_directory
 
 ROOM = 1 << 18
 """Bytes of zeros that are written ahead at a time."""
@@ -152,12 +152,3 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
     while view:  # the system takes what is very large in pieces
         done = os.pwrite(descriptor, view, offset)
         view, offset = view[done:], offset + done
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until a directory's entries are on disk: a file that was made or renamed in it."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

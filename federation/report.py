@@ -12,8 +12,8 @@ from typing import Any
 from federation.model_card import model_card
 from federation.plots import draw
 from federation.record import Job
-from federation.release import write_durably
 from privacy.ledger import Receipt
+from privacy.ledger.durable import write_durably
 
 
 def result_of(job: Job) -> dict[str, Any]:

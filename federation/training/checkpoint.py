@@ -19,8 +19,8 @@ from safetensors.torch import load, save
 from federation.errors import JobFailed
 from federation.models import build_model
 from federation.predict import describe
-from federation.release import write_durably
 from federation.strategies import State, Strategy, make_strategy
+from privacy.ledger.durable import write_durably
 from secure.errors import BadMessage
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.chain import Head, Identity, check_signature
 from privacy.ledger.clock import stamp
-from privacy.ledger.heads import write_durably
+from privacy.ledger.durable import write_durably
 from privacy.ledger.signing import Signer, Verifier
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from privacy.errors import LedgerTampered
 from privacy.ledger import canonical
 from privacy.ledger.chain import Head
+from privacy.ledger.durable import sync_data, write_durably
 
 SLOT = 4096
 """Bytes of a slot: the block that a disk writes as one, so that no write touches both slots."""
@@ -140,25 +141,3 @@ def _read(slot: bytes) -> dict[str, Any] | None:
 
 def _newest(slots: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     return max((slot for slot in slots if slot), key=lambda slot: slot["turn"], default=None)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 so that after a crash it is there whole, or as it was before."""
-    partial = path.with_name(f".{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def sync_data(descriptor: int) -> None:
-    """Wait until what was written is on disk, where the system can without the file's times."""
-    getattr(os, "fdatasync", os.fsync)(descriptor)
