@@ -89,6 +89,14 @@ def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, Party
         raise BadInput(
             f"dataset: no silo holds {spec.dataset!r}", field="dataset", value=spec.dataset
         )
+    if len(facts) < spec.least_silos:
+        raise BadInput(
+            f"aggregation: it needs {spec.least_silos} silos, {spec.dataset!r} is held by "
+            f"{len(facts)}",
+            field="aggregation",
+            value=len(facts),
+            allowed=f">= {spec.least_silos} silos",
+        )
     quotes = jobs.kind(spec.kind).quote(spec, facts)
     for silo in quotes:
         check_terms(facts[silo])

@@ -106,7 +106,7 @@ class Gate:
             if event is not None:
                 cost = json.dumps(event.model_dump(mode="json"), sort_keys=True)
             begun = Begun(round, name, asked, protection, cost)
-            # Durable before the mechanism runs: what was begun can never come back.
+            # In the file before the mechanism runs: what was begun can never come back.
             self._log.begin(begun)
             self._made[name] += 1
         elif begun.request != asked:

@@ -4,9 +4,11 @@
     head   msgpack [round, name, request, protection, event], or [round, name, SHA-256, size]
 
 The first kind says that a release was begun and has no body; the second stores an answer, its body
-behind it. A frame is on disk before the call that wrote it returns. Room ahead of the frames is
-filled with zeros, so that most writes change neither the file's size nor its blocks and one sync of
-data is enough. A frame that a crash cut short was never answered for: the log ends before it.
+behind it. An answer, and all before it, is on disk before the call that stored it returns; what was
+only begun is in the file, where the death of this process cannot undo it, and a power cut can: then
+nothing of that release has left. Room ahead of the frames is filled with zeros, so that most writes
+change neither the file's size nor its blocks and one sync of data is enough. A frame that a crash
+cut short was never answered for: the log ends before it.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class ReleaseLog:
         self._begun: dict[tuple[int, str], Begun] = {}
         self._end = 0
         self._room = -1  # the size of the file, not known before a write here has ended well
+        self._named = False  # whether its name is on disk, as far as is known here
         if path.exists():
             with path.open("rb") as file:
                 self._scan(file.fileno())
@@ -73,13 +76,14 @@ class ReleaseLog:
     def begin(self, begun: Begun) -> None:
         """Log that a release is begun, before anything is made for it."""
         head = [begun.round, begun.name, begun.request, begun.protection, begun.event]
-        self._append(msgpack.packb(head), b"")
+        self._append(msgpack.packb(head), b"", durably=False)
         self._begun[begun.round, begun.name] = begun
 
     def store(self, begun: Begun, body: bytes) -> None:
         """Store the answer to a release that was begun."""
         digest = hashlib.sha256(body).hexdigest()
-        self._append(msgpack.packb([begun.round, begun.name, digest, len(body)]), body)
+        head = [begun.round, begun.name, digest, len(body)]
+        self._append(msgpack.packb(head), body, durably=True)
         place = (self._end - len(body), len(body), digest)
         self._begun[begun.round, begun.name] = replace(begun, answer=place)
 
@@ -98,9 +102,8 @@ class ReleaseLog:
             )
         return body
 
-    def _append(self, head: bytes, body: bytes) -> None:
+    def _append(self, head: bytes, body: bytes, *, durably: bool) -> None:
         start = len(head).to_bytes(4, "big") + hashlib.sha256(head).digest()
-        fresh = not self._path.exists()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         room, self._room = self._room, -1
         try:
@@ -114,11 +117,13 @@ class ReleaseLog:
                 room = end + ROOM
             _write(descriptor, start + head, self._end)
             _write(descriptor, body, behind)
-            sync_data(descriptor)
+            if durably:
+                sync_data(descriptor)
         finally:
             os.close(descriptor)
-        if fresh:
+        if durably and not self._named:
             sync_directory(self._path.parent)
+            self._named = True
         self._end, self._room = end, max(room, end)
 
     def _scan(self, descriptor: int) -> None:

@@ -22,6 +22,7 @@ from federation.limits import (
     Rounds,
     Seed,
     Share,
+    Within,
     refuse_other_kinds,
 )
 from privacy.events import Unit
@@ -78,9 +79,30 @@ class PrivacySpec(Block):
 
 
 class AggregationSpec(Block):
-    """How the coordinator adds up what the silos release."""
+    """How the coordinator combines what the silos release.
+
+    `rule` is `mean`, or one that up to `faulty` hostile silos cannot steer (`federation.robust`);
+    those give every silo one voice, whatever its size.
+    """
 
     name: Literal["plain"] = "plain"
+    rule: Literal["mean", "median", "trimmed_mean", "krum", "flag"] = "mean"
+    faulty: Annotated[int, Within(1, 10**6)] | None = None
+
+    @model_validator(mode="after")
+    def _faulty_where_it_counts(self) -> Self:
+        if (self.faulty is not None) != (self.rule in ("trimmed_mean", "krum")):
+            raise ValueError(
+                "faulty, the number of silos that may be hostile, belongs to trimmed_mean and "
+                f"krum, which need it; here: {self.rule}"
+            )
+        return self
+
+    @property
+    def least_silos(self) -> int:
+        """The fewest silos among which the rule means anything."""
+        faulty = self.faulty or 0
+        return {"mean": 1, "trimmed_mean": 2 * faulty + 1, "krum": 2 * faulty + 3}.get(self.rule, 3)
 
 
 class EvaluationSpec(Block):
@@ -129,6 +151,11 @@ class JobSpec(Block):
     def exact_evaluation(self) -> bool:
         """Whether the job releases exact counts of its test rows."""
         return False
+
+    @property
+    def least_silos(self) -> int:
+        """The fewest silos that the job can run with."""
+        return 1
 
     @property
     def packages(self) -> tuple[str, ...]:

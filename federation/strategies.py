@@ -1,7 +1,8 @@
 """Strategies: how the coordinator turns a round's updates into the next global model.
 
 A strategy sees released models only, so whatever it does is post-processing. Each is a small
-class with `aggregate` and a state that a checkpoint can keep.
+class with `aggregate` and a state that a checkpoint can keep; how one round's models are combined
+is a rule of `federation.robust`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
-Updates = list[tuple[float, State]]
-"""Weight and released model of each silo; weights need not add up to one."""
+from federation.robust import Rule, State, Updates, mean
 
 
 class Strategy(Protocol):
@@ -33,40 +32,29 @@ class Strategy(Protocol):
         ...
 
 
-def make_strategy(spec: Mapping[str, Any]) -> Strategy:
-    """Make the strategy of a spec's block; FedProx aggregates as FedAvg does."""
+def make_strategy(spec: Mapping[str, Any], rule: Rule = mean) -> Strategy:
+    """Make the strategy of a spec's block; `rule` combines models, FedProx aggregates as FedAvg."""
     rate = spec["server_learning_rate"]
     match spec["name"]:
         case "fedadam":
             betas = spec["betas"] or (0.9, 0.99)
-            return FedAdam(rate if rate is not None else 0.1, tuple(betas), spec["tau"] or 1e-3)
+            rate = rate if rate is not None else 0.1
+            return FedAdam(rate, tuple(betas), spec["tau"] or 1e-3, rule)
         case "fedavgm":
             momentum = spec["momentum"] if spec["momentum"] is not None else 0.9
-            return FedAvgM(rate if rate is not None else 1.0, momentum)
-    return FedAvg()
-
-
-def mean(updates: Updates) -> State:
-    """The weighted mean of models, computed in float64; integer buffers are the first silo's."""
-    total = sum(weight for weight, _ in updates)
-    first = updates[0][1]
-    return {
-        name: sum(
-            (weight / total * state[name].double() for weight, state in updates),
-            torch.zeros_like(value, dtype=torch.float64),
-        ).to(value.dtype)
-        if value.is_floating_point()
-        else value.clone()
-        for name, value in first.items()
-    }
+            return FedAvgM(rate if rate is not None else 1.0, momentum, rule)
+    return FedAvg(rule)
 
 
 class FedAvg:
-    """The mean of the models, weighted (McMahan et al. 2017)."""
+    """What the rule makes of the models: with `mean`, FedAvg (McMahan et al. 2017)."""
+
+    def __init__(self, rule: Rule = mean) -> None:
+        self._rule = rule
 
     def aggregate(self, state: State, updates: Updates) -> State:
-        """Return the weighted mean."""
-        return mean(updates)
+        """Return the combined model."""
+        return self._rule(state, updates)
 
     def state_dict(self) -> State:
         """Nothing is remembered."""
@@ -77,15 +65,16 @@ class FedAvg:
 
 
 class _Server:
-    """A server optimizer on the pseudo-gradient, the mean model minus the present one."""
+    """A server optimizer on the pseudo-gradient, the combined model minus the present one."""
 
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(self, learning_rate: float, rule: Rule) -> None:
         self._rate = learning_rate
+        self._rule = rule
         self._memory: State = {}
 
     def aggregate(self, state: State, updates: Updates) -> State:
         """Return the present model plus the optimizer's step."""
-        target = mean(updates)
+        target = self._rule(state, updates)
         return {
             name: value + self._rate * self._step(name, target[name] - value)
             if value.is_floating_point()
@@ -116,8 +105,8 @@ class _Server:
 class FedAvgM(_Server):
     """Momentum on the server (Hsu, Qi, Brown 2019); it tempers the noise of single rounds."""
 
-    def __init__(self, learning_rate: float, momentum: float) -> None:
-        super().__init__(learning_rate)
+    def __init__(self, learning_rate: float, momentum: float, rule: Rule = mean) -> None:
+        super().__init__(learning_rate, rule)
         self._momentum = momentum
 
     def _step(self, name: str, change: Tensor) -> Tensor:
@@ -130,8 +119,10 @@ class FedAdam(_Server):
     The second moment starts at tau^2, the least that the algorithm allows.
     """
 
-    def __init__(self, learning_rate: float, betas: tuple[float, ...], tau: float) -> None:
-        super().__init__(learning_rate)
+    def __init__(
+        self, learning_rate: float, betas: tuple[float, ...], tau: float, rule: Rule = mean
+    ) -> None:
+        super().__init__(learning_rate, rule)
         self._first, self._second = betas
         self._tau = tau
 

@@ -31,6 +31,9 @@ from federation.training.specs import Spec
 from privacy.events import NOTHING, Event, Unit
 from privacy.ledger import Stop
 
+SAVED_EVERY = 1.0
+"""Seconds of rounds that a coordinator's death may make it ask for again."""
+
 
 def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
     """Price the job at every silo and fix each silo's noise.
@@ -69,12 +72,12 @@ def coordinate(context: CoordinatorContext) -> Outcome:
         if due and checkpoint.round < total and spec.evaluation.release != "none":
             checkpoint.evaluated(evaluate(context, checkpoint))
         checkpoint.seconds = time.monotonic() - begun
-        checkpoint.save(context.directory)
+        checkpoint.save(context.directory, every=SAVED_EVERY)
         context.progress(checkpoint.round, total)
     if spec.evaluation.release != "none" and not checkpoint.is_evaluated():
         checkpoint.evaluated(evaluate(context, checkpoint))
-        checkpoint.seconds = time.monotonic() - begun
-        checkpoint.save(context.directory)
+    checkpoint.seconds = time.monotonic() - begun
+    checkpoint.save(context.directory)
     context.tell("finish", checkpoint.round)
     return Outcome(
         metrics=checkpoint.metrics(),

@@ -1,13 +1,15 @@
-"""The coordinator's state of a train job, saved after every round.
+"""The coordinator's state of a train job, saved after a round.
 
 All of it was released by the silos or is public: the global model, the strategy's own state, the
 running average, and the metrics so far. Resuming from it repeats the same requests, to which the
-silos answer with the same bytes.
+silos answer with the same bytes: an older state costs those messages and nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,8 @@ from safetensors.torch import load, save
 from federation.errors import JobFailed
 from federation.models import build_model
 from federation.predict import describe
-from federation.strategies import State, Strategy, make_strategy
+from federation.robust import State, make_rule
+from federation.strategies import Strategy, make_strategy
 from privacy.ledger.durable import write_durably
 from secure.errors import BadMessage
 
@@ -39,6 +42,7 @@ class Checkpoint:
     first_averaged: int
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    _saved: float = -math.inf
 
     @classmethod
     def load_or_start(cls, context: CoordinatorContext) -> Checkpoint:
@@ -53,7 +57,10 @@ class Checkpoint:
         start = cls(
             round=0,
             state=state,
-            strategy=make_strategy(spec.strategy.model_dump()),
+            strategy=make_strategy(
+                spec.strategy.model_dump(),
+                make_rule(spec.aggregation.rule, spec.aggregation.faulty),
+            ),
             average={},
             averaged=0,
             first_averaged=rounds - round(spec.strategy.average * rounds),
@@ -111,8 +118,13 @@ class Checkpoint:
         best = min(range(len(losses)), key=losses.__getitem__) if losses else 0
         return len(losses) - 1 - best >= patience
 
-    def save(self, directory: Path) -> None:
-        """Write the state durably; a crash leaves this one or the one before."""
+    def save(self, directory: Path, *, every: float = 0.0) -> None:
+        """Write the state durably, unless that was done less than `every` seconds ago.
+
+        A crash leaves this state or the one before.
+        """
+        if time.monotonic() - self._saved < every:
+            return
         tensors = {f"state.{k}": v for k, v in self.state.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= {f"strategy.{k}": v for k, v in self.strategy.state_dict().items()}
@@ -124,6 +136,7 @@ class Checkpoint:
         }
         body = save(tensors, {"facts": json.dumps(facts)})
         write_durably(directory / "checkpoint.safetensors", body)
+        self._saved = time.monotonic()
 
     def write_model(self, context: CoordinatorContext) -> Path:
         """Write the published model as safetensors and, beside it, what using it takes."""

@@ -89,6 +89,11 @@ class Spec(JobSpec):
         return self.evaluation.release == "exact"
 
     @property
+    def least_silos(self) -> int:
+        """What the aggregation needs."""
+        return self.aggregation.least_silos
+
+    @property
     def packages(self) -> tuple[str, ...]:
         """The distribution of the model's entry point, where it is not one of ours."""
         from federation.models import package_of

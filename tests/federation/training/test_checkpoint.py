@@ -73,10 +73,17 @@ def test_at_subject_level_declared_subjects_are_the_weights(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("average", [0.0, 0.5])
-@pytest.mark.parametrize("killed", [0, 2, 5])
-def test_a_resumed_job_ends_with_the_same_model_and_asks_no_round_twice(
-    tmp_path: Path, name: str, average: float, killed: int
+@pytest.mark.parametrize(("killed", "saved_every"), [(0, 0.0), (2, 0.0), (5, 0.0), (5, 60.0)])
+def test_a_resumed_job_asks_the_same_again_since_it_was_saved_and_ends_with_the_same_model(
+    tmp_path: Path,
+    name: str,
+    average: float,
+    killed: int,
+    saved_every: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(train, "SAVED_EVERY", saved_every)
+    bodies: dict[int, set[bytes]] = {}
     strategy = {"name": name, "average": average, **OPTIONS[name]}
     whole, part = tmp_path / "whole", tmp_path / "part"
     whole.mkdir()
@@ -86,12 +93,18 @@ def test_a_resumed_job_ends_with_the_same_model_and_asks_no_round_twice(
     def dies(name: str, round: int, silo: str, body: bytes) -> bytes:
         if round == killed and silo == "b":
             raise KeyboardInterrupt
+        return watched(name, round, silo, body)
+
+    def watched(name: str, round: int, silo: str, body: bytes) -> bytes:
+        bodies.setdefault(round, set()).add(body)
         return silo_model(name, round, silo, body)
 
     with pytest.raises(KeyboardInterrupt):
         run(part, dies, **strategy)
-    context, outcome = run(part, **strategy)
-    assert [round for kind, round in context.asked if kind == "update"] == list(range(killed, 6))
+    context, outcome = run(part, watched, **strategy)
+    first = 1 if saved_every else killed  # the first round is saved at once
+    assert [round for kind, round in context.asked if kind == "update"] == list(range(first, 6))
+    assert all(len(sent) == 1 for sent in bodies.values())
     assert outcome.model.read_bytes() == expected.model.read_bytes()
 
 
