@@ -63,18 +63,18 @@ class Cell:
 
 
 CELLS = (
-    Cell("silos", silos=2, pairs=12),
-    Cell("silos", silos=4, pairs=12),
-    Cell("silos", silos=16, rounds=5, pairs=8),
+    Cell("silos", silos=2, pairs=30),
+    Cell("silos", silos=4, pairs=30),
+    Cell("silos", silos=16, rounds=5, pairs=10),
     Cell("silos", silos=64, rounds=5, pairs=3),
-    Cell("parameters", parameters=10**3, pairs=12),
+    Cell("parameters", parameters=10**3, pairs=30),
     Cell("parameters", parameters=10**5, rounds=10),
     Cell("parameters", parameters=10**6, rounds=2, pairs=3),
     Cell("parameters", parameters=10**7, rounds=1, pairs=1),
-    Cell("rounds", rounds=10, pairs=12),
+    Cell("rounds", rounds=10, pairs=30),
     Cell("rounds", rounds=100, pairs=3),
     Cell("rounds", rounds=1000, pairs=1),
-    Cell("steps", steps=10, pairs=12),
+    Cell("steps", steps=10, pairs=30),
 )
 QUICK = (
     Cell("silos", silos=2, rounds=10),
