@@ -65,7 +65,7 @@ class Cell:
 CELLS = (
     Cell("silos", silos=2, pairs=30),
     Cell("silos", silos=4, pairs=30),
-    Cell("silos", silos=16, rounds=5, pairs=10),
+    Cell("silos", silos=16, rounds=5, pairs=20),
     Cell("silos", silos=64, rounds=5, pairs=3),
     Cell("parameters", parameters=10**3, pairs=30),
     Cell("parameters", parameters=10**5, rounds=10),
