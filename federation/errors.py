@@ -16,10 +16,11 @@ is the tuple of all roots, for the one place (the command line) that turns error
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from privacy.errors import LedgerError, PrivacyError
+from privacy.errors import LedgerError, PrivacyError, Refused
 from secure.errors import SecureError
 
 
@@ -94,6 +95,44 @@ class JobFailed(FederationError):
 
 
 TacitError = (PrivacyError, SecureError, FederationError)
+
+_WHOLE = (BudgetRefused, PolicyRefused, Refused)
+"""Refusals are made of public facts; of any other error of a silo only code and field cross."""
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """What of an error may leave a silo, as plain data."""
+    document: dict[str, Any] = {
+        "code": getattr(error, "code", "SILO-FAULT"),
+        "field": getattr(error, "field", None),
+    }
+    if isinstance(error, _WHOLE):
+        document |= {name: getattr(error, name) for name in ("message", "value", "allowed")}
+    return document
+
+
+def retold(document: Mapping[str, Any], silo: str) -> Exception:
+    """The error that a silo told of, with its class and exit code; an unknown one is a `JobFailed`.
+
+    The code is looked up and never shown as it came.
+    """
+    kinds = {kind.code: kind for root in TacitError for kind in _kinds(root)}
+    kind = kinds.get(str(document.get("code")), JobFailed)
+    field, message = document.get("field"), document.get("message")
+    code = kind.code if kind.code == document.get("code") else "a fault that has no code"
+    said: dict[str, Any] = {"field": field if isinstance(field, str) else "silo", "value": silo}
+    text = f"silo {silo} answered with {code}; its own log says why"
+    if kind in _WHOLE and isinstance(message, str):
+        said = {"field": field} | {name: document.get(name) for name in ("value", "allowed")}
+        text = message
+    error: Exception = kind(text, **said)
+    return error
+
+
+def _kinds(root: type[Exception]) -> Iterator[Any]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
 
 
 @contextmanager

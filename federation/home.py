@@ -2,8 +2,9 @@
 
     federation.yaml                      public facts, agreed by all
     membership.json                      who agreed, and to what
-    coordinator/  key  mirror.db  jobs/
-    silos/NAME/   silo.yaml  key  ledger.db  ledger.head  jobs/  releases/
+    exchange.yaml  ca.pem                where the exchange is, where silos are apart
+    coordinator/  key  mirror.db  jobs/  exchange.nk
+    silos/NAME/   silo.yaml  key  ledger.db  ledger.head  jobs/  releases/  exchange.nk
 
 On one machine all parties live under one home; in production each silo has its own home with
 `federation.yaml`, `membership.json` and its own directory only.
@@ -91,6 +92,21 @@ class Home:
     def membership_file(self) -> Path:
         """The countersigned membership."""
         return self.root / "membership.json"
+
+    @property
+    def exchange_file(self) -> Path:
+        """Where the exchange is; the same for all parties."""
+        return self.root / "exchange.yaml"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that vouches for the exchange's server."""
+        return self.root / "ca.pem"
+
+    def seed(self, party: str) -> Path:
+        """The seed of a party's user at the exchange."""
+        own = self.coordinator if party == "coordinator" else self.silo(party).directory
+        return own / "exchange.nk"
 
     @property
     def coordinator(self) -> Path:

@@ -8,79 +8,25 @@ steps again. `flows.run` puts them on Prefect; nothing here knows of it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from federation import jobs, statements
 from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed
 from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
 from federation.listening import Listening
 from federation.manifest import MANIFEST_LIFE, check_agreed, read_manifest
-from federation.membership import Membership
+from federation.parties import Parties
 from federation.pricing import check_terms, subjects_total
 from federation.record import ENDED, Job
-from federation.settings import Federation
 from federation.spec import JobSpec, digest
 from federation.version import code_version
 from privacy.errors import Refused
 from privacy.events import Unit
-from privacy.ledger import Head, Receipt
+from privacy.ledger import Head
 from privacy.ledger.mirror import Mirror
 from secure.errors import SecureError
-from secure.exchange.base import Endpoint
-from secure.keys import SigningKey
-
-
-class Parties(Protocol):
-    """How the coordinator reaches the silos; `Embedded` is one way."""
-
-    federation: Federation
-    key: SigningKey
-    membership: Membership
-
-    def facts(self, dataset: str) -> dict[str, PartyFacts]:
-        """Public facts of the silos that hold the dataset."""
-        ...
-
-    def price(self, quote: PartyQuote, facts: PartyFacts) -> dict[str, Any]:
-        """One silo's line of a quote."""
-        ...
-
-    def what_fits(
-        self, quote: PartyQuote, facts: PartyFacts, rounds: int
-    ) -> dict[str, float | int]:
-        """What one silo still admits."""
-        ...
-
-    def balance(self, silo: str, dataset: str, unit: Unit) -> dict[str, Any]:
-        """What the account that a job names allows and has left at one silo."""
-        ...
-
-    def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
-        """Reserve at one silo."""
-        ...
-
-    def end(self, silo: str, job: str) -> Receipt | None:
-        """End the job at one silo: release a reservation, settle what was started."""
-        ...
-
-    def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
-        """Start at one silo."""
-        ...
-
-    def settle(self, silo: str, job: str) -> Receipt:
-        """Settle at one silo."""
-        ...
-
-    def epsilons(self, silo: str, job: str) -> tuple[float, float]:
-        """The price of what was run at one silo, and of all that was planned."""
-        ...
-
-    def serve(self, job: str, silos: list[str]) -> AbstractContextManager[Endpoint]:
-        """Let the silos take part."""
-        ...
 
 
 def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
@@ -107,14 +53,14 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
     """Price a job at every silo, with what would fit; reads no row and changes nothing."""
     facts = parties.facts(spec.dataset)
     quotes = quotes_of(spec, facts)
-    lines = {silo: parties.price(q, facts[silo]) for silo, q in quotes.items()}
+    lines = {silo: parties.price(silo, spec) for silo in quotes}
     document: dict[str, Any] = {
         "job": spec.name,
         "kind": spec.kind,
         "spec": spec.digest(),
         "silos": lines,
         "admissible": all(line["admissible"] for line in lines.values()),
-        "fits": _fits(spec, parties, facts, quotes),
+        "fits": _fits(spec, parties, quotes),
     }
     if any(f.dataset.subject for f in facts.values()) and not spec.no_privacy:
         silos = parties.federation.max_silos_per_subject or len(facts)
@@ -201,7 +147,7 @@ def coordinate(
                     spec=job.spec,
                     quotes=quotes,
                     facts={silo: facts[silo] for silo in quotes},
-                    endpoint=Listening(endpoint, job.id, quotes),
+                    endpoint=Listening(endpoint, quotes),
                     directory=job.directory,
                     progress=progress,
                     deadline=deadline,
@@ -331,10 +277,8 @@ def _document(job: Job, name: str) -> dict[str, Any]:
 
 def _refusal(error: Refused, silo: str, job: Job, parties: Parties) -> BudgetRefused:
     """A ledger's refusal, with the job's own epsilon and what would fit at every silo."""
-    facts = parties.facts(job.spec.dataset)
-    quotes = quotes_of(job.spec, facts)
-    fits = _fits(job.spec, parties, facts, quotes)
-    line = parties.price(quotes[silo], facts[silo])
+    fits = _fits(job.spec, parties, parties.federation.silos_with(job.spec.dataset))
+    line = parties.price(silo, job.spec)
     left = error.allowed if isinstance(error.allowed, dict) else {}
     return BudgetRefused(
         f"{error.message}. Priced alone, the job costs epsilon {line['epsilon']:.2f} per "
@@ -355,14 +299,8 @@ def fits_text(fits: Mapping[str, float | int]) -> str:
     )
 
 
-def _fits(
-    spec: JobSpec,
-    parties: Parties,
-    facts: Mapping[str, PartyFacts],
-    quotes: Mapping[str, PartyQuote],
-) -> dict[str, float | int]:
+def _fits(spec: JobSpec, parties: Parties, silos: Collection[str]) -> dict[str, float | int]:
     """What would fit at every silo."""
-    rounds = getattr(getattr(spec, "strategy", None), "rounds", 1)
-    fits = [parties.what_fits(q, facts[silo], rounds) for silo, q in quotes.items()]
+    fits = [parties.what_fits(silo, spec) for silo in silos]
     keys = set.intersection(*(set(fit) for fit in fits)) if fits else set()
     return {key: min(fit[key] for fit in fits) for key in sorted(keys)}

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -25,6 +25,8 @@ from federation.errors import BadInput, NotFound
 from federation.home import Home
 from federation.spec import JobSpec
 from privacy.ledger.durable import write_durably
+
+Engine = Literal["embedded", "exchange"]
 
 ENDED = ("completed", "refused", "failed", "cancelled")
 
@@ -47,7 +49,9 @@ class Job:
         self.spec: JobSpec = parse(record["spec"], jobs.kind(record["kind"]).Spec, "job")
 
     @classmethod
-    def create(cls, home: Home, spec: JobSpec, mark: str | None = None) -> Job:
+    def create(
+        cls, home: Home, spec: JobSpec, mark: str | None = None, engine: Engine = "embedded"
+    ) -> Job:
         """Record a new job; its id is the spec's name, the day and six random digits.
 
         `mark` takes the place of the random digits: the same one again finds the job that it made,
@@ -64,6 +68,7 @@ class Job:
             "id": id,
             "kind": spec.kind,
             "name": spec.name,
+            "engine": engine,
             "created": now.isoformat(),
             "status": "created",
             "error": None,
@@ -78,6 +83,12 @@ class Job:
     def status(self) -> str:
         """Where the job stands, as last written."""
         return str(self._record["status"])
+
+    @property
+    def engine(self) -> Engine:
+        """What drives the job: all silos in one process, or each at the exchange."""
+        engine: Engine = self._record["engine"]
+        return engine
 
     @property
     def error(self) -> dict[str, Any] | None:

@@ -192,7 +192,7 @@ class Silo:
         except Exception as error:
             body: bytes = msgpack.packb(getattr(error, "code", "SILO-FAULT"))
             with contextlib.suppress(ExchangeClosed):
-                endpoint.send("coordinator", job=job, round=0, name="fault", body=body)
+                endpoint.send("coordinator", round=0, name="fault", body=body)
 
     def settle(self, job: str) -> Receipt:
         """Settle what was run, destroy the job's secret, and drop its stored releases.
@@ -287,7 +287,7 @@ class Silo:
             spec=spec,
             quote=quote,
             facts=facts,
-            endpoint=Listening(endpoint, job, parties, files.keep_dropped),
+            endpoint=Listening(endpoint, parties, files.keep_dropped),
             gate=self._gate(job, allowed, quote.releases),
             secret=files.secret(),
             rows=rows,

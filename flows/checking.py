@@ -6,14 +6,15 @@ can look while the server comes up.
 
 from __future__ import annotations
 
-from federation.embedded import Embedded
+from federation import engines
 from federation.home import Home
 from federation.lifecycle import quotes_of
+from federation.record import Engine
 from federation.spec import JobSpec
 
 
-def check(home: Home, spec: JobSpec) -> None:
+def check(home: Home, spec: JobSpec, engine: Engine = "embedded") -> None:
     """Raise what the job would stumble over later; a refusal is left to the ledgers."""
-    with Embedded(home) as parties:
+    with engines.opened(home, engine) as parties:
         quotes_of(spec, parties.facts(spec.dataset))
         parties.check_sources(spec.dataset)

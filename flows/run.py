@@ -17,9 +17,8 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from federation import lifecycle
+from federation import engines, lifecycle
 from federation.books import open_mirror
-from federation.embedded import Embedded
 from federation.errors import JobFailed, TacitError
 from federation.home import Home
 from federation.progress import observer
@@ -48,7 +47,7 @@ def run_job(home: str, job_id: str) -> dict[str, Any]:
     job = Job(where, job_id)
     with (
         job.working(),
-        Embedded(where) as parties,
+        engines.opened(where, job.engine) as parties,
         open_mirror(where) as mirror,
     ):
         step("reserve", partial(lifecycle.reserve, job, parties, mirror))

@@ -11,11 +11,13 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 
 
-def start(argv: list[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def start(
+    argv: list[str], *, environment: dict[str, str], log: Path, speak: bool = False
+) -> subprocess.Popen[bytes]:
     """Start a child whose output goes to `log` and that is killed when this process dies.
 
     It gets a process group of its own, so that a Ctrl-C at the terminal reaches only the parent,
-    which then stops it in order.
+    which then stops it in order. With `speak` its standard input is a pipe from here.
     """
     library = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
@@ -31,7 +33,7 @@ def start(argv: list[str], *, environment: dict[str, str], log: Path) -> subproc
         return subprocess.Popen(
             argv,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if speak else subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,

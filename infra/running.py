@@ -7,9 +7,12 @@ job, so that a mistake in a spec costs no waiting and a start costs no more than
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from federation.home import Home
@@ -44,6 +47,22 @@ def drive(home: Home, job_of: Callable[[], Job], *, quiet: bool) -> dict[str, An
     return result_of(job)
 
 
+def detach(home: Home, job: Job) -> None:
+    """Drive a job in a process that outlives this one; what it says is in the job's `drive.log`."""
+    descriptor = os.open(job.directory / "drive.log", os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb") as log:
+        subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("tacit")),
+                *("job", "resume", job.id, "--home", str(home.root), "--json"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
 def _check(home: Home, job: Job) -> None:
     """Find bad input before anything is reserved; then the job is over.
 
@@ -53,7 +72,7 @@ def _check(home: Home, job: Job) -> None:
     from flows.checking import check
 
     try:
-        check(home, job.spec)
+        check(home, job.spec, job.engine)
     except Exception as error:
         if job.status == "created":
             job.update("failed", error=error)

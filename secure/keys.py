@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from nacl import exceptions, signing
+from nacl.public import PrivateKey, SealedBox
 
 from secure.errors import BadSignature, KeyFileError
 
@@ -21,10 +22,11 @@ from secure.errors import BadSignature, KeyFileError
 class SigningKey:
     """A party's private key. It signs; it never shows itself (no repr, no pickle, no log)."""
 
-    __slots__ = ("_key", "public")
+    __slots__ = ("_box", "_key", "public")
 
     def __init__(self, seed: bytes) -> None:
         self._key = signing.SigningKey(seed)
+        self._box: SealedBox[PrivateKey] | None = None
         self.public = self._key.verify_key.encode().hex()
 
     @classmethod
@@ -62,6 +64,13 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of `message`."""
         return self._key.sign(message).signature
+
+    def unseal(self, sealed: bytes) -> bytes:
+        """Open a sealed box that was made for this key (`secure.exchange.sealing`)."""
+        if self._box is None:
+            self._box = SealedBox(self._key.to_curve25519_private_key())
+        opened: bytes = self._box.decrypt(sealed)
+        return opened
 
     @property
     def fingerprint(self) -> str:

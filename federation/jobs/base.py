@@ -172,7 +172,7 @@ class CoordinatorContext:
         A silo's fault arrives as a code and stops the job (`JobFailed`); so does the deadline.
         """
         for silo in self.quotes:
-            self.endpoint.send(silo, job=self.job, round=round, name=name, body=body)
+            self.endpoint.send(silo, round=round, name=name, body=body)
         answers: dict[str, bytes] = {}
         while len(answers) < len(self.quotes):
             try:
@@ -185,9 +185,9 @@ class CoordinatorContext:
                     field="deadline",
                     value=silent,
                 ) from None
+            # A coordinator that dies now asks again, and gets the same bytes.
+            self.endpoint.acknowledge(message)
             header = message.header
-            if header.job != self.job:
-                continue
             if header.name == "fault":
                 code = _code(message.body)
                 raise JobFailed(
@@ -202,7 +202,7 @@ class CoordinatorContext:
     def tell(self, name: str, round: int) -> None:
         """Send every silo a notice that needs no answer."""
         for silo in self.quotes:
-            self.endpoint.send(silo, job=self.job, round=round, name=name, body=b"")
+            self.endpoint.send(silo, round=round, name=name, body=b"")
 
 
 def _code(body: bytes) -> str:

@@ -100,9 +100,10 @@ def participate(context: SiloContext) -> Stop:
     while True:
         message = context.endpoint.receive(deadline=context.deadline)
         header = message.header
-        if header.job != context.job or header.sender != "coordinator":
+        if header.sender != "coordinator":
+            context.endpoint.acknowledge(message)
             continue
-        if header.name == "finish":
+        if header.name == "finish":  # not acknowledged: what follows from it is not on disk yet
             return _stop(spec, header.round)
         request = msgpack.packb([header.name, header.round, message.body])
         if header.name == "update":
@@ -120,9 +121,8 @@ def participate(context: SiloContext) -> Stop:
                 event=event,
                 produce=partial(work, header.round, message.body, request),
             )
-            context.endpoint.send(
-                "coordinator", job=context.job, round=header.round, name=header.name, body=body
-            )
+            context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
+            context.endpoint.acknowledge(message)
 
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:

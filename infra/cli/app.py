@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.cli import budget, data, federations, job, ledger, windows
+from infra.cli import budget, data, federations, job, ledger, stack, windows
 from infra.cli.reporting import fail
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 federations.register(app)
 job.register(app)
+stack.register(app)
 budget.register(app)
 ledger.register(app)
 data.register(app)

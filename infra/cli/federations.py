@@ -1,4 +1,4 @@
-"""`tacit init` and `tacit silo ...`: make a federation, countersign its membership."""
+"""`tacit init` and `tacit silo ...`: make a federation, countersign its membership, serve."""
 
 from __future__ import annotations
 
@@ -94,11 +94,24 @@ def countersign(
         )
 
 
+def serve(
+    name: Annotated[str, typer.Argument(help="The silo.", show_default=False)],
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """Serve a silo over the federation's exchange, until Ctrl-C or a TERM signal."""
+    with reporting(json):
+        from infra.silo_server import serve as serve_silo
+
+        serve_silo(find_home(home), name)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(init)
     group = typer.Typer(help="What a silo's owner does.", no_args_is_help=True)
     group.command()(countersign)
+    group.command()(serve)
     app.add_typer(group, name="silo")
 
 

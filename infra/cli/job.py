@@ -19,13 +19,12 @@ IdArgument = Annotated[str, typer.Argument(help="The job's id.", show_default=Fa
 def quote(spec: SpecArgument, home: HomeOption = None, json: Json = False) -> None:
     """Price a job at every silo. Costs nothing and reads no row."""
     with reporting(json) as out:
-        from federation import lifecycle
-        from federation.embedded import Embedded
+        from federation import engines, lifecycle
         from federation.jobs import load
 
         where = find_home(home)
         loaded = load(spec)
-        with Embedded(where) as parties:
+        with engines.opened(where, engines.engine_of(where)) as parties:
             document = lifecycle.quote(loaded, parties)
         out.result(document, lambda screen: show_quote(document, screen))
 
@@ -91,16 +90,15 @@ def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
 def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
     """Cancel an interrupted job; what it reserved and never started comes back."""
     with reporting(json) as out:
-        from federation import lifecycle
+        from federation import engines, lifecycle
         from federation.books import open_mirror
-        from federation.embedded import Embedded
         from federation.record import Job
 
         where = find_home(home)
         job = Job(where, id)
         with (
             job.working(),
-            Embedded(where) as parties,
+            engines.opened(where, job.engine) as parties,
             open_mirror(where) as mirror,
         ):
             lifecycle.cancel(job, parties, mirror)

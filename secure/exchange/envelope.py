@@ -8,7 +8,7 @@ the header's bytes as sent, so nothing is re-encoded before it is checked.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import msgpack
@@ -43,15 +43,19 @@ class Header:
     digest: str = ""
 
 
-_TYPES = {field.name: int if field.name == "round" else str for field in fields(Header)}
+_TYPES = {part.name: int if part.name == "round" else str for part in fields(Header)}
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message that was opened and whose signature agreed."""
+    """A message that was opened and whose signature agreed.
+
+    `ticket` is the back end's own, by which it knows what is acknowledged.
+    """
 
     header: Header
     body: bytes
+    ticket: Any = field(default=None, compare=False, repr=False)
 
 
 def seal(header: Header, body: bytes, key: Signer) -> bytes:
@@ -63,9 +67,15 @@ def seal(header: Header, body: bytes, key: Signer) -> bytes:
 
 
 def open_envelope(
-    packed: bytes, keys: dict[str, str], *, federation: str, receiver: str
+    packed: bytes,
+    keys: dict[str, str],
+    *,
+    federation: str,
+    job: str,
+    receiver: str,
+    ticket: Any = None,
 ) -> Message:
-    """Check an envelope against the membership's public keys; a doubt raises `BadMessage`."""
+    """Check an envelope against the parties' public keys; a doubt raises `BadMessage`."""
     try:
         head, signature, body = msgpack.unpackb(packed, max_bin_len=MAX_BODY)
         header = _header(msgpack.unpackb(head, max_str_len=256, max_map_len=16))
@@ -74,7 +84,7 @@ def open_envelope(
     if not (isinstance(body, bytes) and isinstance(signature, bytes)):
         raise BadMessage("an envelope's body and signature are bytes")
     if header.sender not in keys:
-        raise BadMessage("an envelope from no member", field="sender", value=header.sender)
+        raise BadMessage("an envelope from no party", field="sender", value=header.sender)
     verify(keys[header.sender], head, signature)
     if header.federation != federation or header.receiver != receiver:
         raise BadMessage(
@@ -83,9 +93,11 @@ def open_envelope(
             value=header.receiver,
             allowed=receiver,
         )
+    if header.job != job:
+        raise BadMessage("an envelope of another job", field="job", value=header.job, allowed=job)
     if header.digest != digest(body):
         raise BadMessage("an envelope's body is not the one that was signed", field="digest")
-    return Message(header, body)
+    return Message(header, body, ticket)
 
 
 def digest(body: bytes) -> str:

@@ -47,7 +47,7 @@ class Session:
             yield endpoint
 
     def say(self, endpoint: Any, name: str, round: int) -> None:
-        endpoint.send(SILO, job=self.job.id, round=round, name=name, body=self.body)
+        endpoint.send(SILO, round=round, name=name, body=self.body)
 
     def ask(self, endpoint: Any, name: str, round: int) -> tuple[str, bytes]:
         self.say(endpoint, name, round)
@@ -314,9 +314,9 @@ def forgeries(session: Session) -> dict[str, Callable[[], bytes]]:
 
 def test_no_stranger_ends_a_session(home: Home) -> None:
     with started(home) as session, session.serve() as endpoint:
-        queue = endpoint._hub.queue(SILO)
+        inbox = endpoint._hub.inbox(SILO)
         for forge in forgeries(session).values():
-            queue.put(forge())
+            inbox.put(forge())
         assert session.ask(endpoint, "update", 0)[0] == "update"
         dropped = session.parties._silos[SILO]._files(session.job.id)._directory / "dropped.log"
         assert len(dropped.read_text().splitlines()) == len(forgeries(session))
@@ -327,14 +327,14 @@ def test_a_request_sent_again_by_anybody_gets_the_bytes_it_got_and_costs_nothing
 ) -> None:
     with started(home) as session:
         with session.serve() as endpoint:
-            queue = endpoint._hub.queue(SILO)
+            inbox = endpoint._hub.inbox(SILO)
             first = session.ask(endpoint, "update", 0)
             header = Header(
                 session.parties.federation.name, session.job.id, 0, "update", "coordinator", SILO
             )
             envelope = seal(header, session.body, session.parties.key)
             for _ in range(3):
-                queue.put(envelope)
+                inbox.put(envelope)
                 again = endpoint.receive(deadline=30)
                 assert (again.header.name, again.body) == first
         assert session.egress == [("update", 0)]

@@ -1,0 +1,109 @@
+"""The silos as a coordinator sees them, wherever they are: it asks, and gets plain answers.
+
+`call` and `serve` are what an engine brings: `federation.embedded` has every silo in its own
+process, `federation.remote` reaches them over an exchange. What is asked is in `federation.desk`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from federation.desk import FACTS
+from federation.home import Home
+from federation.jobs.base import PartyFacts
+from federation.membership import Membership
+from federation.spec import JobSpec
+from privacy.events import Unit
+from privacy.ledger import Receipt
+from secure.exchange.base import Endpoint
+from secure.keys import SigningKey
+
+
+class Parties(ABC):
+    """All silos of a federation, for whoever holds the coordinator's key."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.federation = home.federation()
+        self.membership = Membership.load(home)
+        self.membership.check(home)
+        self.key = SigningKey.load(home.coordinator_key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def call(self, silo: str, verb: str, **said: Any) -> Any:
+        """Ask one silo; what it raises is raised here."""
+
+    @abstractmethod
+    def serve(self, job: str, silos: list[str]) -> AbstractContextManager[Endpoint]:
+        """Let silos take part in a job; yields the coordinator's end of the exchange.
+
+        When the block ends, by an error too, no silo is at work on the job any more.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of whatever reaches the silos."""
+
+    def facts(self, dataset: str) -> dict[str, PartyFacts]:
+        """Public facts of the silos that hold a data set, in the order of their names."""
+        return {
+            silo: FACTS.validate_python(self.call(silo, "facts", dataset=dataset))
+            for silo in self.federation.silos_with(dataset)
+        }
+
+    def check_sources(self, dataset: str) -> None:
+        """Look at the columns of every silo's source, and at no row."""
+        for silo in self.federation.silos_with(dataset):
+            self.call(silo, "check_source", dataset=dataset)
+
+    def price(self, silo: str, spec: JobSpec) -> dict[str, Any]:
+        """One silo's line of a quote."""
+        line: dict[str, Any] = self.call(silo, "price", spec=spec.model_dump(mode="json"))
+        return line
+
+    def what_fits(self, silo: str, spec: JobSpec) -> dict[str, float | int]:
+        """The largest epsilon and number of rounds that a silo still admits."""
+        fits: dict[str, float | int]
+        fits = self.call(silo, "what_fits", spec=spec.model_dump(mode="json"))
+        return fits
+
+    def balance(self, silo: str, dataset: str, unit: Unit) -> dict[str, Any]:
+        """What the account that a job names allows and has left at one silo."""
+        balance: dict[str, Any] = self.call(silo, "balance", dataset=dataset, unit=unit.value)
+        return balance
+
+    def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
+        """Ask one silo to reserve."""
+        return Receipt.read(self.call(silo, "reserve", manifest=manifest))
+
+    def start(self, silo: str, job: str, go: dict[str, Any]) -> Receipt:
+        """Start a job at one silo."""
+        return Receipt.read(self.call(silo, "start", job=job, go=go))
+
+    def settle(self, silo: str, job: str) -> Receipt:
+        """Settle a job at one silo."""
+        return Receipt.read(self.call(silo, "settle", job=job))
+
+    def end(self, silo: str, job: str) -> Receipt | None:
+        """End a job at one silo: release a reservation, settle what was started."""
+        receipt = self.call(silo, "end", job=job)
+        return None if receipt is None else Receipt.read(receipt)
+
+    def epsilons(self, silo: str, job: str) -> tuple[float, float]:
+        """The price of what a job ran at one silo, and of all that it had planned."""
+        executed, planned = self.call(silo, "epsilons", job=job)
+        return executed, planned

@@ -1,0 +1,212 @@
+"""Silos as processes of their own over a real NATS server: the same job, the same books."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation import lifecycle
+from federation.access import connect
+from federation.books import open_ledger, open_mirror
+from federation.documents import parse
+from federation.errors import BudgetRefused, Missing, PolicyRefused
+from federation.home import Home
+from federation.init import init_example
+from federation.record import Job
+from federation.remote import Remote
+from federation.report import publish, result_of
+from federation.training.specs import Spec
+from infra.exchange import make_exchange
+from infra.nats import Server
+from infra.process import start, stop
+from privacy.ledger import State
+from secure.keys import SigningKey
+
+SILOS = 3
+SPEC: dict[str, Any] = {
+    "kind": "train",
+    "name": "apart",
+    "dataset": "breast-cancer",
+    "model": {"name": "logistic"},
+    "strategy": {"rounds": 4, "local_steps": 2, "batch_size": 32, "learning_rate": 0.5},
+    "privacy": {"noise_multiplier": 1.5},
+}
+
+
+def spec(**changes: Any) -> Spec:
+    return parse(SPEC | changes, Spec, "job")
+
+
+class Apart:
+    """A home whose silos serve in processes of their own, beside a NATS server."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        make_exchange(home)
+        directory = home.coordinator / "exchange"
+        self.nats = Server(directory / "nats.json", directory / "nats.log")
+        self.silos = {name: self.serve(name) for name in home.silo_names()}
+
+    def serve(self, name: str) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("tacit")), "silo", "serve", name]
+        return start(
+            [*command, "--home", str(self.home.root)],
+            environment=dict(os.environ),
+            log=self.home.root / f"{name}.out",
+        )
+
+    @contextmanager
+    def parties(self) -> Iterator[Remote]:
+        key = SigningKey.load(self.home.coordinator_key)
+        with (
+            connect(self.home, "coordinator", key) as connection,
+            Remote(self.home, connection) as parties,
+        ):
+            yield parties
+
+    def drive(self, job: Job) -> dict[str, Any]:
+        with job.working(), self.parties() as parties, open_mirror(self.home) as mirror:
+            lifecycle.reserve(job, parties, mirror)
+            lifecycle.start(job, parties, mirror)
+            lifecycle.coordinate(job, parties)
+            lifecycle.settle(job, parties, mirror)
+            publish(job)
+        return result_of(job)
+
+    def stop(self) -> None:
+        for child in self.silos.values():
+            stop(child)
+        self.nats.stop()
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
+    home = init_example(tmp_path_factory.mktemp("apart") / "fed", "breast-cancer", silos=SILOS)
+    stack = Apart(home)
+    yield stack
+    stack.stop()
+
+
+def states(home: Home, job: str) -> list[State]:
+    found = []
+    for name in home.silo_names():
+        ledger = open_ledger(home, name)
+        charge = ledger.charge(job)
+        assert charge is not None
+        found.append(charge.state)
+        ledger.close()
+    return found
+
+
+def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart) -> None:
+    job = Job.create(apart.home, spec())
+    with apart.parties() as parties:
+        quoted = lifecycle.quote(job.spec, parties)
+    result = apart.drive(job)
+    assert result["status"] == "completed"
+    assert set(result["silos"]) == set(apart.home.silo_names())
+    for name, line in result["silos"].items():
+        assert line["epsilon"] == pytest.approx(quoted["silos"][name]["epsilon"], rel=1e-9)
+    assert states(apart.home, job.id) == [State.SETTLED] * SILOS
+    assert Path(result["model"]).exists()
+
+
+def test_a_refusal_comes_back_whole_and_charges_nothing(apart: Apart) -> None:
+    job = Job.create(apart.home, spec(privacy={"epsilon": 500.0}))
+    with pytest.raises(BudgetRefused, match="what would fit"):
+        apart.drive(job)
+    assert job.status == "refused"
+    with pytest.raises(PolicyRefused):
+        apart.drive(
+            Job.create(apart.home, spec(privacy={"none": True}, evaluation={"release": "none"}))
+        )
+
+
+def test_a_silo_that_does_not_answer_is_named(apart: Apart, monkeypatch: Any) -> None:
+    from federation import remote
+
+    name = apart.home.silo_names()[1]
+    stop(apart.silos[name])
+    monkeypatch.setattr(remote, "PATIENCE", 1.0)
+    try:
+        with (
+            pytest.raises(Missing, match=f"silo {name} does not answer"),
+            apart.parties() as parties,
+        ):
+            parties.facts("breast-cancer")
+    finally:
+        apart.silos[name] = apart.serve(name)
+
+
+@pytest.mark.parametrize("victim", ["session", "silo", "nats"])
+def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, victim: str) -> None:
+    name = apart.home.silo_names()[0]
+    long = SPEC["strategy"] | {"rounds": 30, "local_steps": 10}
+    job = Job.create(apart.home, spec(strategy=long, privacy={"noise_multiplier": 30.0}))
+    killed = []
+
+    def blow(done: int, total: int) -> None:
+        if done == 5 and not killed:
+            killed.append(victim)
+            if victim == "nats":
+                apart.nats.child.send_signal(signal.SIGKILL)
+                apart.nats.child.wait()
+                apart.nats.restart()
+            else:
+                child = apart.silos[name]
+                pids = children(child.pid) if victim == "session" else [child.pid]
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                if victim == "silo":
+                    child.wait()
+                    apart.silos[name] = apart.serve(name)
+
+    with job.working(), apart.parties() as parties, open_mirror(apart.home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.start(job, parties, mirror)
+        lifecycle.coordinate(job, parties, progress=blow, deadline=60.0)
+        lifecycle.settle(job, parties, mirror)
+    assert killed and job.status == "settled"
+    assert states(apart.home, job.id) == [State.SETTLED] * SILOS
+    ledger = open_ledger(apart.home, name)
+    rounds = [e.data["round"] for e in ledger.entries() if e.kind == "egress" and e.job == job.id]
+    ledger.close()
+    assert sorted(rounds) == sorted([*range(30), 30])  # thirty updates and one evaluation, once
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    return [int(line) for line in listed.stdout.split()]
+
+
+def test_the_silos_own_directory_is_all_that_its_process_needs(
+    apart: Apart, tmp_path: Path
+) -> None:
+    name = apart.home.silo_names()[2]
+    alone = Home(tmp_path / "elsewhere")
+    alone.root.mkdir()
+    for file in ("federation.yaml", "membership.json", "exchange.yaml", "ca.pem"):
+        shutil.copy(apart.home.root / file, alone.root / file)
+    stop(apart.silos[name])
+    shutil.copytree(apart.home.silo(name).directory, alone.silo(name).directory)
+    elsewhere = Apart.__new__(Apart)
+    elsewhere.home = alone
+    child = elsewhere.serve(name)
+    try:
+        with apart.parties() as parties:
+            facts = parties.facts("breast-cancer")
+        assert set(facts) == set(apart.home.silo_names())
+    finally:
+        stop(child)
+        apart.silos[name] = apart.serve(name)
