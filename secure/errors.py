@@ -5,7 +5,10 @@
     ├── BadMessage      SECURE-002  a message is malformed, oversize or of a wrong type   exit 4
     ├── KeyFileError    SECURE-003  a key file is missing, or readable by others          exit 5
     ├── ExchangeTimeout SECURE-004  a message did not come before its deadline            exit 1
-    └── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
+    ├── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
+    ├── BadParameters   SECURE-006  parameters or inputs that cannot be summed safely     exit 2
+    ├── TooFewSilos     SECURE-007  fewer silos than the threshold: nothing is opened     exit 1
+    └── RoundRefused    SECURE-008  a step that a round of aggregation must not take      exit 4
 
 The shape (`code`, `field`, `value`, `allowed`, `exit_code`) is that of `privacy.errors`; the two
 layers do not import each other.
@@ -66,3 +69,23 @@ class ExchangeClosed(SecureError):
 
     code = "SECURE-005"
     exit_code = 1
+
+
+class BadParameters(SecureError, ValueError):
+    """Parameters or inputs of an aggregation that cannot be summed safely."""
+
+    code = "SECURE-006"
+    exit_code = 2
+
+
+class TooFewSilos(SecureError):
+    """Fewer silos take part than the threshold of the round: nothing is opened."""
+
+    code = "SECURE-007"
+    exit_code = 1
+
+
+class RoundRefused(SecureError):
+    """A round of aggregation was asked for a step that it must not take."""
+
+    code = "SECURE-008"
