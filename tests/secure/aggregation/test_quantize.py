@@ -93,7 +93,7 @@ def test_senseless_parameters_are_refused(make):
 
 def test_a_sum_that_could_wrap_is_refused_with_its_numbers():
     check_sum(4, (1 << 29) - 1, 32)
-    with pytest.raises(BadParameters, match="4 silos.*536870912.*2147483648.*2147483648"):
+    with pytest.raises(BadParameters, match=r"4 silos.*536870912.*2147483648.*2147483648"):
         check_sum(4, 1 << 29, 32)
     check_sum(4, 1 << 29, 64)
 
