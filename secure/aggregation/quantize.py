@@ -88,9 +88,9 @@ class Quantizer:
             clipped = int(np.count_nonzero(np.abs(reals) > self.range))
             np.clip(reals, -self.range, self.range, out=reals)
         reals *= weight * (self.bound / self.range)
+        # Doubles may carry the product past the last level, by no more than bound * 2^-52 and so
+        # by less than a half: rounding brings it back.
         np.rint(reals, out=reals)
-        # The product may pass the last level by the rounding of a double.
-        np.clip(reals, -self.bound, self.bound, out=reals)
         return Quantized(reals.astype(np.int64), clipped)
 
     def dequantize(self, total: Integers) -> Reals:

@@ -44,7 +44,8 @@ class Round:
     Privacy: every field is public. `length` and `bound` may not depend on any silo's rows.
     Errors: `TooFewSilos` below three members, `BadParameters` for anything else, and for a sum
     that could wrap around.
-    Source: Bonawitz et al. 2017, section 4; t as in their theorem 6.5, which asks t > 2n/3.
+    Source: Bonawitz et al. 2017, section 4; against a hostile coordinator, which their section 6
+    treats, two lists of survivors may not both find t signatures, which takes t > 2n/3.
     """
 
     federation: str

@@ -50,6 +50,13 @@ def test_levels_zero_and_ends():
     ]
 
 
+@given(st.floats(1e-99, 1e99), st.sampled_from([1.0, 1 - 2**-53, 1 - 2**-52]))
+def test_no_end_of_the_range_passes_the_last_level(top, weight):
+    quantizer = Quantizer(top, 1 << 52)
+    values = quantizer.quantize(np.array([-top, top]), weight=weight).values
+    assert (np.abs(values) <= quantizer.bound).all()
+
+
 def test_the_callers_array_is_not_changed():
     values = np.array([3.0, -20.0])
     Quantizer(1.0, 5).quantize(values)

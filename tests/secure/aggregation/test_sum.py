@@ -1,5 +1,7 @@
 """The sum: bit-equal to the plain one for any drop-outs above the threshold, nothing below it."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,28 @@ def test_the_sum_is_the_plain_sum_of_the_survivors(drawn):
     assert play.server.survivors == sorted(set(of.members) - set(leave[2]))
     np.testing.assert_array_equal(play.server.total(), play.plain())
     np.testing.assert_array_equal(play.server.total(), play.plain())  # asked again
+
+
+@pytest.mark.large
+def test_every_way_in_which_four_silos_can_leave():
+    # Each silo leaves before one of the five phases, or stays: 6^4 ways, all of them.
+    names = list(facts(4).members)
+    whole = 0
+    for ways in itertools.product(range(6), repeat=4):
+        leave = {
+            phase: [name for name, at in zip(names, ways, strict=True) if at <= phase]
+            for phase in range(5)
+        }
+        play = Play(facts(4))
+        if len(leave[4]) > 1:
+            with pytest.raises(TooFewSilos):
+                play.until(5, leave)
+            with pytest.raises(RoundRefused):
+                play.server.total()
+        else:
+            np.testing.assert_array_equal(play.until(5, leave).server.total(), play.plain())
+            whole += 1
+    assert whole == 1 + 4 * 5
 
 
 def test_sixty_four_silos_of_which_twenty_one_leave():
