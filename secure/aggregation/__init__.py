@@ -21,7 +21,7 @@ stop a round. Nobody opens anything below the threshold, so a stopped round tell
 | `quantize` | fixed point: reals to integers and back, with the error bound |
 | `shamir` | t-of-n secret sharing over a prime field |
 | `masks` | key agreement, key derivation, the masks, encrypted shares |
-| `messages` | the nine messages, strictly parsed |
+| `messages` | the messages, strictly parsed |
 | `participant` | one silo, as a state machine that survives being killed |
 | `server` | the coordinator, as a state machine |
 
