@@ -15,6 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from federation.errors import BadInput, IntegrityError, PolicyRefused
@@ -24,6 +25,12 @@ from privacy.ledger import Ledger
 
 LAST_ROUND = 999_999
 """The largest number of a round that a job can have."""
+
+
+@lru_cache(maxsize=64)
+def _text(event: Event) -> str:
+    """An event as the log holds it; the same text for every round that costs the same."""
+    return json.dumps(event.model_dump(mode="json"), sort_keys=True)
 
 
 @contextlib.contextmanager
@@ -102,10 +109,7 @@ class Gate:
         begun = self._log.find(round, name)
         if begun is None:
             self._check_planned(name, round)
-            cost = None
-            if event is not None:
-                cost = json.dumps(event.model_dump(mode="json"), sort_keys=True)
-            begun = Begun(round, name, asked, protection, cost)
+            begun = Begun(round, name, asked, protection, None if event is None else _text(event))
             # In the file before the mechanism runs: what was begun can never come back.
             self._log.begin(begun)
             self._made[name] += 1

@@ -32,6 +32,9 @@ PATIENCE = 30.0
 _MIGRATING = threading.Lock()
 """Alembic keeps what it runs on in a global of its own."""
 
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-1024")
+"""An append touches a handful of pages, so a cache of one MiB is enough, and stays small."""
+
 _RETRIED = ("40001", "40P01", "23505")
 
 
@@ -173,7 +176,7 @@ def _engine(url: Any, sqlite: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # this module begins its own transactions
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
