@@ -143,10 +143,12 @@ def coordinate(
         with parties.serve(job.id, sorted(quotes)) as endpoint:
             outcome = jobs.kind(job.spec.kind).coordinate(
                 CoordinatorContext(
+                    federation=parties.federation.name,
                     job=job.id,
                     spec=job.spec,
                     quotes=quotes,
                     facts={silo: facts[silo] for silo in quotes},
+                    members={silo: parties.membership.key(silo) for silo in quotes},
                     endpoint=Listening(endpoint, quotes),
                     directory=job.directory,
                     progress=progress,

@@ -159,6 +159,11 @@ class Gate:
                 allowed=planned,
             )
 
+    def stored(self, name: str, round: int) -> bytes | None:
+        """What was stored under a name and round; `None` where there is nothing yet."""
+        begun = self._log.find(round, name)
+        return None if begun is None else self._log.stored(begun)
+
     def begun(self) -> Event:
         """What the releases that were begun cost together, those that never left included."""
         logged = ReleaseLog(self._path).all()  # as it is now

@@ -281,7 +281,9 @@ class Silo:
             return load_part(self._config, facts.dataset, part)
 
         parties = {"coordinator", *manifest.quotes} - {self.name}
+        silos = sorted(manifest.quotes)
         return SiloContext(
+            federation=self._federation.name,
             job=job,
             role="trainer",
             spec=spec,
@@ -290,6 +292,10 @@ class Silo:
             endpoint=Listening(endpoint, parties, files.keep_dropped),
             gate=self._gate(job, allowed, quote.releases),
             secret=files.secret(),
+            signer=self.key,
+            members={silo: self._membership.key(silo) for silo in silos},
+            sizes={silo: self._federation.silos[silo].sizes[spec.dataset] for silo in silos},
+            directory=self._paths.jobs / job,
             rows=rows,
             deadline=deadline,
         )

@@ -81,13 +81,24 @@ class PrivacySpec(Block):
 class AggregationSpec(Block):
     """How the coordinator combines what the silos release.
 
+    `plain`: the coordinator sees every silo's release. `masked`: it learns their weighted mean and
+    no silo's own; a change of a parameter in one round is clipped to +-`range`.
     `rule` is `mean`, or one that up to `faulty` hostile silos cannot steer (`federation.robust`);
-    those give every silo one voice, whatever its size.
+    those give every silo one voice, whatever its size, and see every release.
     """
 
-    name: Literal["plain"] = "plain"
+    name: Literal["plain", "masked"] = "plain"
     rule: Literal["mean", "median", "trimmed_mean", "krum", "flag"] = "mean"
     faulty: Annotated[int, Within(1, 10**6)] | None = None
+    range: Annotated[float, Within(1e-6, 1e6)] | None = None
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if self.name == "masked" and self.rule != "mean":
+            raise ValueError(f"masked sums show no single update, which {self.rule} has to see")
+        if self.range is not None and self.name != "masked":
+            raise ValueError(f"range belongs to masked; here: {self.name}")
+        return self
 
     @model_validator(mode="after")
     def _faulty_where_it_counts(self) -> Self:
@@ -102,6 +113,8 @@ class AggregationSpec(Block):
     def least_silos(self) -> int:
         """The fewest silos among which the rule means anything."""
         faulty = self.faulty or 0
+        if self.name == "masked":
+            return 3
         return {"mean": 1, "trimmed_mean": 2 * faulty + 1, "krum": 2 * faulty + 3}.get(self.rule, 3)
 
 

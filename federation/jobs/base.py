@@ -20,6 +20,7 @@ from privacy.events import parse as parse_event
 from privacy.ledger import Stop
 from secure.errors import ExchangeTimeout
 from secure.exchange.base import Endpoint
+from secure.exchange.envelope import Signer
 
 if TYPE_CHECKING:
     from federation.release import Gate
@@ -139,8 +140,13 @@ class Outcome:
 
 @dataclass
 class SiloContext:
-    """What a party works with. `rows` records the first read in the ledger before it reads."""
+    """What a party works with. `rows` records the first read in the ledger before it reads.
 
+    `members` are the identity keys of the silos that take part and `sizes` what each declares;
+    `directory` is where this one keeps what is its own in this job.
+    """
+
+    federation: str
     job: str
     role: str
     spec: Any
@@ -149,30 +155,37 @@ class SiloContext:
     endpoint: Endpoint
     gate: Gate
     secret: bytes
+    signer: Signer
+    members: Mapping[str, str]
+    sizes: Mapping[str, Sizes]
+    directory: Path
     rows: Callable[[str], Part]
     deadline: float
 
 
 @dataclass
 class CoordinatorContext:
-    """What the coordinator works with."""
+    """What the coordinator works with; `members` are the identity keys of the silos."""
 
+    federation: str
     job: str
     spec: Any
     quotes: Mapping[str, PartyQuote]
     facts: Mapping[str, PartyFacts]
+    members: Mapping[str, str]
     endpoint: Endpoint
     directory: Path
     progress: Callable[[int, int], None]
     deadline: float
 
-    def ask(self, name: str, round: int, body: bytes) -> dict[str, bytes]:
-        """Send one request to every silo and gather the answers, by silo name.
+    def ask(self, name: str, round: int, body: bytes | Mapping[str, bytes]) -> dict[str, bytes]:
+        """Send every silo one request, or each its own, and gather the answers, by silo name.
 
         A silo's fault arrives as a code and stops the job (`JobFailed`); so does the deadline.
         """
         for silo in self.quotes:
-            self.endpoint.send(silo, round=round, name=name, body=body)
+            own = body if isinstance(body, bytes) else body[silo]
+            self.endpoint.send(silo, round=round, name=name, body=own)
         answers: dict[str, bytes] = {}
         while len(answers) < len(self.quotes):
             try:

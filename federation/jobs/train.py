@@ -66,8 +66,15 @@ def coordinate(context: CoordinatorContext) -> Outcome:
     total = spec.strategy.rounds
     context.progress(checkpoint.round, total)
     while checkpoint.round < total and not checkpoint.patience_over(spec.evaluation.patience):
-        answers = context.ask("update", checkpoint.round, checkpoint.global_bytes())
-        checkpoint.aggregate(answers, context)
+        if spec.aggregation.name == "masked":
+            from federation.training.masked import masked_mean
+
+            model = checkpoint.global_bytes()
+            mean = masked_mean(context, checkpoint.round, checkpoint.state, model)
+            checkpoint.advance([(1.0, mean)])
+        else:
+            answers = context.ask("update", checkpoint.round, checkpoint.global_bytes())
+            checkpoint.aggregate(answers, context)
         due = spec.evaluation.every and checkpoint.round % spec.evaluation.every == 0
         if due and checkpoint.round < total and spec.evaluation.release != "none":
             checkpoint.evaluated(evaluate(context, checkpoint))
@@ -91,10 +98,12 @@ def coordinate(context: CoordinatorContext) -> Outcome:
 
 def participate(context: SiloContext) -> Stop:
     """Answer the coordinator's requests until it says finish."""
+    from federation.training.masked import STEPS, MaskedSilo
     from federation.training.trainer import Trainer
 
     spec: Spec = context.spec
     trainer = Trainer(context)
+    masks = MaskedSilo(context) if spec.aggregation.name == "masked" else None
     protected = "unprotected" if spec.privacy.none else "dp"
     measured = {"dp": "dp", "exact": "unprotected"}.get(spec.evaluation.release, "dp")
     while True:
@@ -106,6 +115,11 @@ def participate(context: SiloContext) -> Stop:
         if header.name == "finish":  # not acknowledged: what follows from it is not on disk yet
             return _stop(spec, header.round)
         request = msgpack.packb([header.name, header.round, message.body])
+        if masks is not None and header.name in STEPS:
+            body = masks.answer(header.name, header.round, message.body)
+            context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
+            context.endpoint.acknowledge(message)
+            continue
         if header.name == "update":
             work, protection, event = trainer.train, protected, round_event(context.quote)
         elif header.name == "evaluate":
@@ -121,6 +135,8 @@ def participate(context: SiloContext) -> Stop:
                 event=event,
                 produce=partial(work, header.round, message.body, request),
             )
+            if masks is not None and header.name == "update":
+                body = b""  # stored, and shown to nobody but under masks
             context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
             context.endpoint.acknowledge(message)
 

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from federation.errors import JobFailed
 from federation.models import build_model
 from federation.predict import describe
-from federation.robust import State, make_rule
+from federation.robust import State, Updates, make_rule
 from federation.strategies import Strategy, make_strategy
 from privacy.ledger.durable import write_durably
 from secure.errors import BadMessage
@@ -88,6 +88,10 @@ class Checkpoint:
             units = context.facts[silo].sizes.units(spec.privacy.unit)
             weight = float(units) if spec.strategy.weighting == "size" else 1.0
             updates.append((weight, _expected(body, self.state, silo)))
+        self.advance(updates)
+
+    def advance(self, updates: Updates) -> None:
+        """Take one round's models, or their one mean, into the global model and the average."""
         self.state = self.strategy.aggregate(self.state, updates)
         self.round += 1
         if self.round > self.first_averaged:

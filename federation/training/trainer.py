@@ -55,14 +55,25 @@ class Trainer:
         self._parts: dict[str, Part] = {}
 
     def train(self, round: int, body: bytes, request: bytes) -> bytes:
-        """Take one round's local steps from the model in `body`; return the new model."""
+        """Take one round's local steps from the model in `body`; return the new model.
+
+        In a masked job, the change that they made, in float64: it is that which is masked.
+        """
         part = self._part("train")
         asked = hashlib.sha256(request).hexdigest()
         self._mechanism.load(load(body))
         for step in range(self._context.spec.strategy.local_steps):
             source = self._source("train", round, step, asked)
             self._mechanism.step(part.features, part.labels, part.subjects, source)
-        update: bytes = save(self._mechanism.state())
+        made = self._mechanism.state()
+        if self._context.spec.aggregation.name == "masked":
+            before = load(body)
+            made = {
+                name: value.double() - before[name].double()
+                for name, value in made.items()
+                if value.is_floating_point()
+            }
+        update: bytes = save(made)
         return update
 
     def evaluate(self, round: int, body: bytes, request: bytes) -> bytes:

@@ -89,6 +89,7 @@ def silo_context(
     """What a trainer works with; it neither sends nor releases here."""
     nothing: Any = None
     return SiloContext(
+        federation="f",
         job=job,
         role="trainer",
         spec=asked,
@@ -97,6 +98,10 @@ def silo_context(
         endpoint=nothing,
         gate=nothing,
         secret=secret,
+        signer=nothing,
+        members={},
+        sizes={},
+        directory=nothing,
         rows=parts.__getitem__,
         deadline=1.0,
     )
@@ -126,10 +131,12 @@ def coordinator(
     known = {party.silo: party for party in parties}
     nothing: Any = None
     return Coordinator(
+        federation="f",
         job="job-1",
         spec=asked,
         quotes=train.quote(asked, known),
         facts=known,
+        members={},
         endpoint=nothing,
         directory=directory,
         progress=lambda done, total: None,

@@ -107,8 +107,9 @@ def states(home: Home, job: str) -> list[State]:
     return found
 
 
-def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart) -> None:
-    job = Job.create(apart.home, spec())
+@pytest.mark.parametrize("aggregation", ["plain", "masked"])
+def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggregation: str) -> None:
+    job = Job.create(apart.home, spec(aggregation={"name": aggregation}))
     with apart.parties() as parties:
         quoted = lifecycle.quote(job.spec, parties)
     result = apart.drive(job)

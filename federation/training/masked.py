@@ -1,0 +1,170 @@
+"""A round's updates under masks: the coordinator learns their weighted mean, and no silo's own.
+
+What a silo masks is the change that its steps made to the model it was sent, times its public
+share of all weights, in fixed point. The steps are noised as in a plain job and priced as if every
+update were shown, so nothing rests on the masks but who sees what. All silos take part in every
+sum, or there is none: a silo signs no other list of survivors, so that two attempts at a round,
+after a crash, give the same sum and not the difference of two. One that is silent beyond the
+deadline stops the job.
+
+A round's requests: `update` (the model; the update is made and stored), then the five steps of
+`secure.aggregation` under keys that are fresh in each attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nacl.secret import SecretBox
+from safetensors.torch import load
+
+from federation.robust import State
+from privacy.ledger.durable import write_durably
+from secure.aggregation.messages import Survivors, unpack
+from secure.aggregation.participant import Participant
+from secure.aggregation.quantize import Quantizer, normalised
+from secure.aggregation.rounds import Round
+from secure.aggregation.server import Server
+from secure.errors import BadMessage, RoundRefused
+
+if TYPE_CHECKING:
+    from federation.jobs.base import CoordinatorContext, SiloContext
+    from federation.settings import Sizes
+    from federation.training.specs import Spec
+
+STEPS = ("advertise", "share", "mask", "consent", "unmask")
+"""What follows `update` in a masked round, in order. A request is the attempt and a message."""
+
+_ATTEMPT = 4
+"""Bytes of the number of an attempt."""
+
+BITS = 32
+
+DEFAULT_RANGE = 8.0
+"""Where a spec names no range: no parameter of a sane model changes by more in one round."""
+
+
+def masked_mean(context: CoordinatorContext, round: int, state: State, model: bytes) -> State:
+    """Play one round with all silos; return `state` plus the weighted mean of their changes."""
+    quantizer = _quantizer(context.spec, len(context.members))
+    attempt = secrets.token_bytes(_ATTEMPT)
+    server = Server(_facts(context, round, attempt, _length(state), quantizer))
+    context.ask("update", round, model)
+    mail = dict.fromkeys(context.quotes, b"")
+    for step in STEPS:
+        asked = {silo: attempt + packed for silo, packed in mail.items()}
+        for silo, answer in context.ask(step, round, asked).items():
+            server.receive(silo, answer)
+        mail = server.advance()
+    return _changed(state, quantizer.dequantize(server.total()))
+
+
+def share(spec: Spec, silo: str, sizes: Mapping[str, Sizes]) -> float:
+    """A silo's public part of the mean: by declared sizes, or the same for all."""
+    by_size = spec.strategy.weighting == "size"
+    units = {s: float(of.units(spec.privacy.unit)) if by_size else 1.0 for s, of in sizes.items()}
+    return normalised(units)[silo]
+
+
+class MaskedSilo:
+    """A silo's part in the masked rounds of one job.
+
+    The state of each round is sealed under the job's secret and written durably before what it
+    answers leaves, so that no crash makes the silo say two things in one round.
+    """
+
+    def __init__(self, context: SiloContext) -> None:
+        self._context = context
+        key = hashlib.blake2b(context.secret, digest_size=32, person=b"tacit masks").digest()
+        self._box = SecretBox(key)
+
+    def answer(self, step: str, round: int, body: bytes) -> bytes:
+        """Take one step of an attempt at a round whose update was made."""
+        context = self._context
+        change = context.gate.stored("update", round)
+        if change is None or len(body) < _ATTEMPT:
+            raise BadMessage(f"{step} of a round that has no update", field="round", value=round)
+        attempt, packed = body[:_ATTEMPT], body[_ATTEMPT:]
+        tensors = load(change)
+        quantizer = _quantizer(context.spec, len(context.members))
+        facts = _facts(context, round, attempt, _length(tensors), quantizer)
+        path = context.directory / "masks" / f"{round}-{attempt.hex()}"
+        silo = self._participant(facts, path)
+        match step:
+            case "advertise":
+                answer = silo.advertise()
+            case "share":
+                answer = silo.share_keys(packed)
+            case "mask":
+                own = share(context.spec, context.facts.silo, context.sizes)
+                vector = quantizer.quantize(_flat(tensors), weight=own)
+                answer = silo.mask(packed, vector.values)
+            case "consent":
+                if unpack(facts, Survivors, packed).survivors != sorted(facts.members):
+                    raise RoundRefused("a sum without some silo", field="survivors")
+                answer = silo.consent(packed)
+            case _:
+                answer = silo.unmask(packed)
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        write_durably(path, bytes(self._box.encrypt(silo.state())))
+        return answer
+
+    def _participant(self, facts: Round, path: Path) -> Participant:
+        """The silo in an attempt: as it was stored, or new."""
+        name, key = self._context.facts.silo, self._context.signer
+        if not path.exists():
+            return Participant(facts, name, key)
+        return Participant.from_state(self._box.decrypt(path.read_bytes()), facts, name, key)
+
+
+def _quantizer(spec: Spec, silos: int) -> Quantizer:
+    """As many levels as the sum of so many silos leaves room for."""
+    bound = ((1 << (BITS - 1)) - 1) // silos
+    return Quantizer(range=spec.aggregation.range or DEFAULT_RANGE, levels=2 * bound + 1)
+
+
+def _facts(
+    context: CoordinatorContext | SiloContext,
+    round: int,
+    attempt: bytes,
+    length: int,
+    quantizer: Quantizer,
+) -> Round:
+    return Round(
+        federation=context.federation,
+        job=context.job,
+        number=round << (8 * _ATTEMPT) | int.from_bytes(attempt, "big"),
+        members=context.members,
+        length=length,
+        bits=BITS,
+        bound=quantizer.bound,
+    )
+
+
+def _length(state: Mapping[str, torch.Tensor]) -> int:
+    return sum(value.numel() for value in state.values() if value.is_floating_point())
+
+
+def _flat(state: Mapping[str, torch.Tensor]) -> npt.NDArray[np.float64]:
+    parts = [state[name].double().numpy().ravel() for name in sorted(state)]
+    return np.concatenate(parts)
+
+
+def _changed(state: State, change: npt.NDArray[np.float64]) -> State:
+    changed, at = {}, 0
+    for name in sorted(state):
+        value = state[name]
+        if value.is_floating_point():
+            part = change[at : at + value.numel()].reshape(tuple(value.shape))
+            changed[name] = (value.double() + torch.from_numpy(part)).to(value.dtype)
+            at += value.numel()
+        else:
+            changed[name] = value.clone()
+    return changed
