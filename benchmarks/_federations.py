@@ -17,13 +17,12 @@ from typing import Any
 import yaml
 from _common import shared
 
-from federation import jobs, lifecycle
+from federation import engines, jobs, lifecycle
 from federation.books import open_mirror
 from federation.documents import parse
-from federation.embedded import Embedded
 from federation.home import Home
 from federation.init import init_dataset
-from federation.record import Job
+from federation.record import Engine, Job
 from federation.report import result_of
 
 JOBS = Path(__file__).parent / "jobs"
@@ -97,12 +96,12 @@ def job_document(name: str) -> dict[str, Any]:
     return document
 
 
-def run(home: Home, document: Mapping[str, Any]) -> Ran:
-    """Run one job to its settlement."""
+def run(home: Home, document: Mapping[str, Any], engine: Engine = "embedded") -> Ran:
+    """Run one job to its settlement, by either engine; the exchange has to be up."""
     begun = time.perf_counter()
     spec = parse(dict(document), jobs.kind(document["kind"]).Spec, "benchmark job")
-    job = Job.create(home, spec)
-    with Embedded(home) as parties, open_mirror(home) as mirror:
+    job = Job.create(home, spec, engine=engine)
+    with engines.opened(home, engine) as parties, open_mirror(home) as mirror:
         lifecycle.reserve(job, parties, mirror)
         lifecycle.start(job, parties, mirror)
         lifecycle.coordinate(job, parties)

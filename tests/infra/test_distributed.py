@@ -38,7 +38,7 @@ SPEC: dict[str, Any] = {
     "dataset": "breast-cancer",
     "model": {"name": "logistic"},
     "strategy": {"rounds": 4, "local_steps": 2, "batch_size": 32, "learning_rate": 0.5},
-    "privacy": {"noise_multiplier": 1.5},
+    "privacy": {"noise_multiplier": 8.0},
 }
 
 
