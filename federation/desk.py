@@ -20,7 +20,6 @@ from federation.jobs.base import PartyFacts
 from federation.manifest import JobId
 from federation.silo import Silo
 from federation.spec import JobSpec, Name
-from federation.version import code_version
 from privacy.events import Unit
 from privacy.ledger import Receipt
 
@@ -78,7 +77,7 @@ class Verb:
 
 
 def _hello(silo: Silo, asked: Asked) -> Any:
-    return {"time": time.time(), "code": code_version()}
+    return {"time": time.time()}
 
 
 def _facts(silo: Silo, asked: OfDataset) -> Any:

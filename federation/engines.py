@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from federation.embedded import Embedded
 from federation.home import Home
 from federation.parties import Parties
 from federation.record import Engine
 from secure.keys import SigningKey
+
+if TYPE_CHECKING:
+    from federation.remote import Remote
 
 
 def engine_of(home: Home) -> Engine:
@@ -21,13 +25,17 @@ def engine_of(home: Home) -> Engine:
 @contextmanager
 def opened(home: Home, engine: Engine) -> Iterator[Parties]:
     """The silos of a home, reached by an engine."""
-    if engine == "embedded":
-        with Embedded(home) as parties:
-            yield parties
-        return
+    reached = Embedded(home) if engine == "embedded" else over_exchange(home)
+    with reached as parties:
+        yield parties
+
+
+@contextmanager
+def over_exchange(home: Home) -> Iterator[Remote]:
+    """The silos of a home, each at its own desk."""
     from federation.access import connect
     from federation.remote import Remote
 
     key = SigningKey.load(home.coordinator_key)
-    with connect(home, "coordinator", key) as connection, Remote(home, connection) as remote:
-        yield remote
+    with connect(home, "coordinator", key) as connection, Remote(home, connection) as parties:
+        yield parties

@@ -152,7 +152,7 @@ def _read(body: bytes, silo: str) -> Any:
     """The answer in a message; an error in it is raised."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and set(document) == {"answer"}:
         return document["answer"]

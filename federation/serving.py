@@ -76,7 +76,7 @@ class SiloServer:
     def _answer(self, message: Message) -> None:
         try:
             asked = parse(json.loads(message.body), Ask, "question")
-        except (ValueError, *TacitError):
+        except (ValueError, RecursionError, *TacitError):
             log.warning("a question that is none")
             return
         if asked.until < time.time():

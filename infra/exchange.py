@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-
 import yaml
 
+from federation.access import ExchangeConfig
+from federation.documents import load_yaml
 from federation.home import Home
 from infra import certificates, nats
+from infra.process import free_port
 from privacy.ledger.durable import write_durably
 
 
@@ -34,7 +35,7 @@ def make_exchange(home: Home, *, host: str = "127.0.0.1", port: int | None = Non
 def configure(home: Home) -> None:
     """Write the server's configuration from the parties under this home."""
     directory = home.coordinator / "exchange"
-    url = yaml.safe_load(home.exchange_file.read_text())["url"]
+    url = load_yaml(home.exchange_file, ExchangeConfig).url
     host, _, port = url.removeprefix("tls://").rpartition(":")
     users = {p: nats.public_key(home.seed(p)) for p in ("coordinator", *home.silo_names())}
     said = nats.configuration(
@@ -46,10 +47,3 @@ def configure(home: Home) -> None:
         certificates=directory,
     )
     write_durably(directory / "nats.json", said.encode())
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

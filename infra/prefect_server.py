@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from federation.errors import Missing
-from infra.process import start, stop
+from infra.process import free_port, start, stop
 
 START_ALLOWANCE = 120.0
 """Seconds within which a server must answer."""
@@ -96,7 +95,7 @@ def prefect_server(home: Path) -> Iterator[Server]:
         cached = _cache()
         if cached.exists():
             shutil.copyfile(cached, database)
-        port = _free_port()
+        port = free_port()
         url = f"http://127.0.0.1:{port}/api"
         log = home / "prefect.log" if home.is_dir() else place / "prefect.log"
         log.unlink(missing_ok=True)
@@ -173,9 +172,3 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,10 +1,11 @@
-"""Child processes that never outlive their parent."""
+"""Child processes that never outlive their parent, and ports for them."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def start(
         )
     finally:
         os.close(descriptor)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def stop(child: subprocess.Popen[bytes], *, patience: float = 5.0) -> None:

@@ -144,24 +144,20 @@ def down(home: Home) -> bool:
 
 def examine(home: Home) -> dict[str, Any]:
     """What lives and what does not, as the coordinator sees it: it asks every silo."""
-    from federation.access import connect
-    from federation.remote import Remote
+    from federation import engines
     from secure.errors import ExchangeClosed
-    from secure.keys import SigningKey
 
     document = running(home)
     silos = sorted(home.federation().silos)
     lines = {silo: {"serves": False, "clock_offset": None} for silo in silos}
     exchange = False
     if document is not None or home.exchange_file.exists():
-        with contextlib.suppress(ExchangeClosed, FileNotFoundError):
-            key = SigningKey.load(home.coordinator_key)
-            with (
-                connect(home, "coordinator", key) as connection,
-                Remote(home, connection) as parties,
-            ):
-                exchange = True
-                lines = {silo: parties.hello(silo) for silo in silos}
+        with (
+            contextlib.suppress(ExchangeClosed, FileNotFoundError),
+            engines.over_exchange(home) as parties,
+        ):
+            exchange = True
+            lines = {silo: parties.hello(silo) for silo in silos}
     return {
         "supervisor": None if document is None else document["pid"],
         "exchange": exchange,

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from federation import lifecycle
-from federation.access import connect
+from federation import engines, lifecycle
 from federation.books import open_ledger, open_mirror
 from federation.documents import parse
 from federation.errors import BudgetRefused, Missing, PolicyRefused
@@ -29,7 +28,6 @@ from infra.exchange import make_exchange
 from infra.nats import Server
 from infra.process import start, stop
 from privacy.ledger import State
-from secure.keys import SigningKey
 
 SILOS = 3
 SPEC: dict[str, Any] = {
@@ -64,14 +62,8 @@ class Apart:
             log=self.home.root / f"{name}.out",
         )
 
-    @contextmanager
-    def parties(self) -> Iterator[Remote]:
-        key = SigningKey.load(self.home.coordinator_key)
-        with (
-            connect(self.home, "coordinator", key) as connection,
-            Remote(self.home, connection) as parties,
-        ):
-            yield parties
+    def parties(self) -> AbstractContextManager[Remote]:
+        return engines.over_exchange(self.home)
 
     def drive(self, job: Job) -> dict[str, Any]:
         with job.working(), self.parties() as parties, open_mirror(self.home) as mirror:

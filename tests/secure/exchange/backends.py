@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infra import certificates
 from infra.nats import Server, configuration, make_seed
+from infra.process import free_port
 from secure.exchange.memory import MemoryExchange
 from secure.exchange.nats import Access, NatsConnection
 from secure.exchange.sealing import seal_for
@@ -77,12 +77,6 @@ class Nats:
         self.connections["coordinator"].close_job(self.job)
         for connection in self.connections.values():
             connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_stack(directory: Path) -> Stack:
