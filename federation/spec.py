@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from federation.limits import (
     Clip,
+    Count,
     Delta,
     Epsilon,
     NoiseMultiplier,
@@ -148,12 +149,18 @@ class EvaluationSpec(Block):
 
 
 class JobSpec(Block):
-    """What every job says, whatever its kind. The job's id is the name, a day and a mark."""
+    """What every job says, whatever its kind. The job's id is the name, a day and a mark.
+
+    A silo that is silent for `deadline` seconds while it is waited for, or stops with a fault, is
+    gone; the job goes on while at least `quorum` silos are there, by default all of them.
+    """
 
     kind: str
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,44}$")]
     dataset: Annotated[str, Field(max_length=100)]
     seed: Seed = 42
+    quorum: Count | None = None
+    deadline: Annotated[float, Within(1, 604_800)] = 3600.0
 
     @property
     def no_privacy(self) -> bool:
@@ -169,6 +176,10 @@ class JobSpec(Block):
     def least_silos(self) -> int:
         """The fewest silos that the job can run with."""
         return 1
+
+    def least_quorum(self, silos: int) -> int:
+        """The fewest of so many silos with which the job can go on."""
+        return self.least_silos
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -71,11 +71,12 @@ def _check(home: Home, job: Job) -> None:
     import federation.training.trainer  # noqa: F401
     from flows.checking import check
 
+    if job.status != "created":
+        return
     try:
         check(home, job.spec, job.engine)
     except Exception as error:
-        if job.status == "created":
-            job.update("failed", error=error)
+        job.update("failed", error=error)
         raise
 
 

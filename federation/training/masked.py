@@ -2,10 +2,10 @@
 
 What a silo masks is the change that its steps made to the model it was sent, times its public
 share of all weights, in fixed point. The steps are noised as in a plain job and priced as if every
-update were shown, so nothing rests on the masks but who sees what. All silos take part in every
-sum, or there is none: a silo signs no other list of survivors, so that two attempts at a round,
-after a crash, give the same sum and not the difference of two. One that is silent beyond the
-deadline stops the job.
+update were shown, so nothing rests on the masks but who sees what. A silo signs one list of
+survivors per round, whatever the attempt: two attempts, after a crash, give the same sum and not
+the difference of two. Silos that are gone are left out while those that remain are the quorum;
+what remains is weighted as if there were no others.
 
 A round's requests: `update` (the model; the update is made and stored), then the five steps of
 `secure.aggregation` under keys that are fresh in each attempt.
@@ -14,6 +14,7 @@ A round's requests: `update` (the model; the update is made and stored), then th
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ DEFAULT_RANGE = 8.0
 
 
 def masked_mean(context: CoordinatorContext, round: int, state: State, model: bytes) -> State:
-    """Play one round with all silos; return `state` plus the weighted mean of their changes."""
+    """Play one round with who is present; return `state` plus the weighted mean of the changes."""
     quantizer = _quantizer(context.spec, len(context.members))
     attempt = secrets.token_bytes(_ATTEMPT)
     server = Server(_facts(context, round, attempt, _length(state), quantizer))
@@ -63,7 +64,11 @@ def masked_mean(context: CoordinatorContext, round: int, state: State, model: by
         for silo, answer in context.ask(step, round, asked).items():
             server.receive(silo, answer)
         mail = server.advance()
-    return _changed(state, quantizer.dequantize(server.total()))
+    mean = quantizer.dequantize(server.total())
+    if len(server.survivors) < len(context.members):
+        sizes = {silo: context.facts[silo].sizes for silo in context.members}
+        mean /= sum(share(context.spec, silo, sizes) for silo in server.survivors)
+    return _changed(state, mean)
 
 
 def share(spec: Spec, silo: str, sizes: Mapping[str, Sizes]) -> float:
@@ -107,14 +112,39 @@ class MaskedSilo:
                 vector = quantizer.quantize(_flat(tensors), weight=own)
                 answer = silo.mask(packed, vector.values)
             case "consent":
-                if unpack(facts, Survivors, packed).survivors != sorted(facts.members):
-                    raise RoundRefused("a sum without some silo", field="survivors")
+                self._agree_once(round, unpack(facts, Survivors, packed).survivors)
                 answer = silo.consent(packed)
             case _:
                 answer = silo.unmask(packed)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         write_durably(path, bytes(self._box.encrypt(silo.state())))
         return answer
+
+    def _agree_once(self, round: int, survivors: list[str]) -> None:
+        """Note the list of survivors that this silo signs in a round; refuse any other.
+
+        Refused too is one of fewer silos than the job's quorum.
+        """
+        silos = len(self._context.members)
+        least = self._context.spec.quorum or silos
+        if len(survivors) < least:
+            raise RoundRefused(
+                f"a sum of {len(survivors)} of {silos} silos; this job needs {least}",
+                field="survivors",
+                value=len(survivors),
+                allowed=f">= {least}",
+            )
+        path = self._context.directory / "masks" / f"{round}.survivors"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            write_durably(path, json.dumps(survivors).encode())
+        elif json.loads(path.read_bytes()) != survivors:
+            raise RoundRefused(
+                f"another list of survivors of round {round} than was signed before",
+                field="survivors",
+                value=survivors,
+                allowed=json.loads(path.read_bytes()),
+            )
 
     def _participant(self, facts: Round, path: Path) -> Participant:
         """The silo in an attempt: as it was stored, or new."""

@@ -161,13 +161,12 @@ def show_result(document: dict[str, Any], screen: Console) -> None:
         columns = ("silo", "spent epsilon", "delta", "left epsilon", "account used")
         table = grid("\nWhat it cost", *columns)
         for silo, line in document["silos"].items():
-            table.add_row(
-                silo,
-                f"{line['epsilon']:.3f}",
-                f"{line['delta']:.0e}",
-                f"{line['remaining_epsilon']:.2f}",
-                f"{line['used']:.1%}",
+            left = (
+                (f"{line['remaining_epsilon']:.2f}", f"{line['used']:.1%}")
+                if line["settled"]
+                else ("not known", "not settled")
             )
+            table.add_row(silo, f"{line['epsilon']:.3f}", f"{line['delta']:.0e}", *left)
         screen.print(table)
         bare = sum(line["unprotected"] for line in document["silos"].values())
         if bare:

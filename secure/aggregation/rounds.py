@@ -35,6 +35,11 @@ Ring = npt.NDArray[np.unsignedinteger[Any]]
 """A vector of residues modulo 2^32 or 2^64."""
 
 
+def threshold(silos: int) -> int:
+    """The number of so many silos that have to agree on a list of survivors, and open shares."""
+    return 2 * silos // 3 + 1
+
+
 @dataclass(frozen=True)
 class Round:
     """One round: who sums what.
@@ -77,7 +82,7 @@ class Round:
     @property
     def threshold(self) -> int:
         """The number t of silos without which nothing is opened: floor(2n/3) + 1."""
-        return 2 * len(self.members) // 3 + 1
+        return threshold(len(self.members))
 
     @property
     def key(self) -> str:
