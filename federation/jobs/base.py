@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import msgpack
 from pydantic import TypeAdapter
@@ -29,14 +29,25 @@ if TYPE_CHECKING:
     from federation.release import Gate
     from federation.sources.rows import Part
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 FAULT = re.compile(r"[A-Z][A-Z-]{1,30}(-[0-9]{3})?")
 """What the code of a fault looks like; a silo may have sent anything."""
 
 
-TURN = threading.Lock()
-"""Held by a silo while it answers a request. Silos of one process answer in turn: threads that all
-run small operations lose more time handing the interpreter to one another than they gain. A silo
-with a process of its own never waits here."""
+_TURN = threading.Lock()
+
+
+def in_turn(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Do the work of a release while no other silo of this process does its own.
+
+    Threads that all run small operations lose more time handing the interpreter to one another
+    than they gain. What waits for a disk or a message does so outside, beside others' work. A silo
+    with a process of its own never waits here.
+    """
+    with _TURN:
+        return work(*args, **named)
 
 
 @dataclass(frozen=True)

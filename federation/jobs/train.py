@@ -19,12 +19,12 @@ import msgpack
 
 from federation.errors import BadInput
 from federation.jobs.base import (
-    TURN,
     CoordinatorContext,
     Outcome,
     PartyFacts,
     PartyQuote,
     SiloContext,
+    in_turn,
 )
 from federation.training.events import evaluation_event, job_event, round_event
 from federation.training.specs import Spec
@@ -126,19 +126,18 @@ def participate(context: SiloContext) -> Stop:
             work, protection, event = trainer.evaluate, measured, evaluation_event(context.quote)
         else:
             raise BadInput(f"no request {header.name!r} in a train job", field="name")
-        with TURN:
-            body = context.gate.release(
-                header.name,
-                header.round,
-                request=request,
-                protection=protection,
-                event=event,
-                produce=partial(work, header.round, message.body, request),
-            )
-            if masks is not None and header.name == "update":
-                body = b""  # stored, and shown to nobody but under masks
-            context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
-            context.endpoint.acknowledge(message)
+        body = context.gate.release(
+            header.name,
+            header.round,
+            request=request,
+            protection=protection,
+            event=event,
+            produce=partial(in_turn, work, header.round, message.body, request),
+        )
+        if masks is not None and header.name == "update":
+            body = b""  # stored, and shown to nobody but under masks
+        context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
+        context.endpoint.acknowledge(message)
 
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
