@@ -1,4 +1,4 @@
-"""The exchange over NATS: outbound connections only, TLS, a user per party, nothing in the clear.
+"""The exchange over NATS: outbound connections only, mutual TLS, a user per party, no clear text.
 
 A job is one JetStream stream on disk, `tacit-JOB`, over `tacit.FEDERATION.JOB.FROM.TO`; a party
 reads from its own durable, the consumer that bears its name and filters by `TO`. The coordinator
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine
@@ -38,6 +37,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from secure.errors import ExchangeClosed, KeyFileError
+from secure.exchange import transport
 from secure.exchange.chunks import CHUNK
 from secure.exchange.nats_endpoint import PATIENCE, NatsEndpoint, token
 from secure.keys import SigningKey
@@ -56,11 +56,15 @@ logging.getLogger("asyncio").addFilter(lambda r: "eof_received() has no effect" 
 
 @dataclass(frozen=True)
 class Access:
-    """How a party gets to the server: its address, the CA to believe, the file of its NKEY seed."""
+    """How a party gets to the server: its address, the CA to believe, and its two credentials.
+
+    `seed` is the file of its NKEY seed, `certificate` that of its certificate and the key of it.
+    """
 
     url: str
     authority: Path
     seed: Path
+    certificate: Path
 
 
 class NatsConnection:
@@ -160,6 +164,7 @@ class NatsConnection:
             raise KeyFileError(
                 f"{access.seed}: others can read it; run chmod 600", field="seed", allowed="0600"
             )
+        tls = transport.context(access.authority, access.certificate, self.party)
         first: asyncio.Future[Exception] = self._loop.create_future()
 
         async def told(error: Exception) -> None:
@@ -171,12 +176,13 @@ class NatsConnection:
             nats.connect(
                 access.url,
                 name=self.party,
-                tls=ssl.create_default_context(cafile=access.authority),
+                tls=tls,
                 nkeys_seed_str=access.seed.read_text().strip(),
                 inbox_prefix=f"_INBOX_{token(self.party)}".encode(),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_PAUSE,
                 error_cb=told,
+                closed_cb=self._cut_off,
             )
         )
         either: set[asyncio.Future[Any]] = {connecting, first}
@@ -187,8 +193,16 @@ class NatsConnection:
         if error is None and connecting.done():
             error = connecting.exception()
         connecting.cancel()
-        why = f"{type(error).__name__}: {error}" if error else "no answer within 10 s"
+        why = transport.told(error) if error else "no answer within 10 s"
         raise ExchangeClosed(f"no exchange at {access.url}: {why}", field="url", value=access.url)
+
+    async def _cut_off(self) -> None:
+        """Wake whoever waits, once the connection will not come back: the server has no such user.
+
+        The client goes on trying where the server is away, and gives up only where it is refused.
+        """
+        for end in list(self._ends):
+            await end.finish()
 
     async def _managed(self, work: Callable[[], Coroutine[Any, Any, None]], job: str) -> None:
         """Make or delete streams, again where the server is away for a while."""

@@ -130,6 +130,8 @@ class NatsEndpoint:
             chunks = [chunk for chunk, well in zip(chunks, done, strict=True) if not well]
             if not chunks:
                 return
+            if self._closed.is_set():
+                raise ExchangeClosed("this end is closed")
             if time.monotonic() > until:
                 raise ExchangeClosed(
                     f"the exchange did not take a message of job {self.job} "
