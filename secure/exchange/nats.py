@@ -13,6 +13,7 @@ chunks: the server, and whoever runs it, sees who writes to whom, when, and how 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -81,6 +82,7 @@ class NatsConnection:
         self.party = party
         self.key = key
         self.keys = keys
+        self._refused = False
         self._ends: set[NatsEndpoint] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
@@ -108,6 +110,13 @@ class NatsConnection:
         except BaseException:
             future.cancel()
             raise
+
+    def check(self) -> None:
+        """Raise `ExchangeClosed` where the connection will not come back: closed, or revoked."""
+        if self._refused or self._client.is_closed:
+            raise ExchangeClosed(
+                "the exchange has closed this connection for good: it knows no such user any more"
+            )
 
     def endpoint(self, job: str, *, patience: float | None = None) -> NatsEndpoint:
         """Open this party's end of a job; `patience`: seconds for which a message is offered."""
@@ -148,7 +157,8 @@ class NatsConnection:
     async def _close(self) -> None:
         for end in self._ends:
             await end.finish()
-        await self._client.close()
+        with contextlib.suppress(OSError, NatsError):  # it was lost, and closing found that out
+            await self._client.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -168,7 +178,11 @@ class NatsConnection:
         first: asyncio.Future[Exception] = self._loop.create_future()
 
         async def told(error: Exception) -> None:
-            """Keep why the first connection failed; later ones come back by themselves."""
+            """Keep why the first connection failed; later ones come back, unless refused."""
+            if transport.is_refusal(error):
+                self._refused = True
+                for end in list(self._ends):
+                    await end.finish()
             if not first.done():
                 first.set_result(error)
 
@@ -182,7 +196,6 @@ class NatsConnection:
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_PAUSE,
                 error_cb=told,
-                closed_cb=self._cut_off,
             )
         )
         either: set[asyncio.Future[Any]] = {connecting, first}
@@ -195,14 +208,6 @@ class NatsConnection:
         connecting.cancel()
         why = transport.told(error) if error else "no answer within 10 s"
         raise ExchangeClosed(f"no exchange at {access.url}: {why}", field="url", value=access.url)
-
-    async def _cut_off(self) -> None:
-        """Wake whoever waits, once the connection will not come back: the server has no such user.
-
-        The client goes on trying where the server is away, and gives up only where it is refused.
-        """
-        for end in list(self._ends):
-            await end.finish()
 
     async def _managed(self, work: Callable[[], Coroutine[Any, Any, None]], job: str) -> None:
         """Make or delete streams, again where the server is away for a while."""

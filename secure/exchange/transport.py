@@ -107,6 +107,14 @@ def told(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = _HINTS.get(error.verify_code)
         return f"its certificate {hint} ({said})" if hint else said
-    if "authorization violation" in str(error).lower():
+    if is_refusal(error):
         return f"it knows no such user: not admitted yet, revoked, or another exchange.nk ({said})"
+    lost = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+    if lost or (isinstance(error, ssl.SSLError) and "ALERT" in str(error)):
+        return f"it closed the connection, as where a certificate is not its authority's ({said})"
     return said
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a server says that it has no such user."""
+    return "authorization violation" in str(error).lower()
