@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from federation import plain_yaml
 from federation.documents import load_yaml, parse
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
 from federation.init import plan_silo, read_sizes, settle
 from federation.membership import Membership, Terms
+from federation.plain_yaml import NotPlain, load
 from federation.settings import Federation, Sizes
 from infra import certificates, nats
 from infra.enrolment import documents
@@ -98,8 +98,8 @@ def install(home: Home, document: dict[str, Any], compared: str | None = None) -
             allowed=list(home.silo_names()),
         )
     try:
-        federation = parse(plain_yaml.load(bundle.federation), Federation, "federation in bundle")
-    except plain_yaml.NotPlain as error:
+        federation = parse(load(bundle.federation), Federation, "federation in bundle")
+    except NotPlain as error:
         raise BadInput(f"federation in bundle: {error.reason}", field="federation") from None
     _check_facts(home, name, federation, document["key"])
     membership = _newer(home, name, federation, bundle)

@@ -6,7 +6,10 @@ Every party has a home of its own, and nothing but the documents goes from one t
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,17 +20,23 @@ import yaml
 from cryptography import x509
 from typer.testing import CliRunner
 
-from federation import statements
+from federation import engines, lifecycle, statements
+from federation.access import connect
+from federation.books import open_mirror
+from federation.documents import parse
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
 from federation.membership import Membership
+from federation.record import Job
+from federation.serving import Session, SiloServer
 from federation.silo import Silo
+from federation.training.specs import Spec
 from infra import certificates, exchange, nats
 from infra.cli.app import app
 from infra.enrolment import at_coordinator, documents
-from infra.process import free_port
+from infra.process import free_port, start, stop
 from privacy.ledger.mirror import Mirror
-from secure.errors import KeyFileError
+from secure.errors import ExchangeClosed, KeyFileError
 from secure.keys import SigningKey, verify
 
 NAMES = ("east", "north", "south")
@@ -814,3 +823,136 @@ def test_a_certificate_is_installed_by_its_own_key_and_authority_only(tmp_path: 
     certificates.make_request(asked, "north")
     certificates.install(asked, issued, authority, "north", target)
     assert asked.exists()  # a newer request is still under way
+
+
+# Over a real exchange
+
+
+SPEC: dict[str, Any] = {
+    "kind": "train",
+    "name": "apart",
+    "dataset": "heart",
+    "model": {"name": "logistic"},
+    "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 8, "learning_rate": 0.5},
+    "aggregation": {"name": "masked"},
+    "privacy": {"noise_multiplier": 8.0},
+}
+
+
+class InThreads:
+    """A silo that serves from its own home, over a connection of its own, in threads here."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        self._home, self._name = home, name
+        self._running = True
+        self._sessions: dict[str, threading.Thread] = {}
+        self._said = ""
+        self._desk = threading.Thread(target=self._serve, daemon=True)
+        self._desk.start()
+
+    def _serve(self) -> None:
+        silo = Silo(self._home, self._name)
+        try:
+            with connect(self._home, self._name, silo.key) as connection:
+                SiloServer(silo, connection, self).serve(lambda: self._running)
+        except ExchangeClosed as error:
+            self._said = error.message
+        finally:
+            silo.close()
+
+    def _take_part(self, job: str) -> None:
+        silo = Silo(self._home, self._name)
+        with connect(self._home, self._name, silo.key) as connection:
+            silo.participate(job, Session(connection.endpoint(job)), deadline=60)
+        silo.close()
+
+    def join(self, job: str) -> None:
+        if job not in self._sessions:
+            self._sessions[job] = threading.Thread(target=self._take_part, args=(job,), daemon=True)
+            self._sessions[job].start()
+
+    def leave(self, job: str) -> None:
+        self._sessions.pop(job).join(60)
+
+    def last_words(self) -> str:
+        """Wait until it has ended by itself; what it said then."""
+        self._desk.join(30)
+        assert not self._desk.is_alive()
+        return self._said
+
+    def stop(self) -> None:
+        self._running = False
+        self._desk.join(30)
+
+
+class InProcesses:
+    """The same as `tacit silo serve`, with its sessions in children."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        self._log = home.root / "out"
+        command = [str(Path(sys.executable).with_name("tacit")), "silo", "serve", name]
+        self._child = start(
+            [*command, "--home", str(home.root)], environment=dict(os.environ), log=self._log
+        )
+
+    def last_words(self) -> str:
+        assert self._child.wait(30) != 0
+        return self._log.read_text()
+
+    def stop(self) -> None:
+        stop(self._child)
+
+
+def drive(fed: Home, job: Job) -> None:
+    with job.working(), engines.over_exchange(fed) as parties, open_mirror(fed) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.start(job, parties, mirror)
+        lifecycle.coordinate(job, parties)
+        lifecycle.settle(job, parties, mirror)
+
+
+@pytest.mark.parametrize("serve", [InThreads, pytest.param(InProcesses, marks=pytest.mark.large)])
+def test_three_organisations_train_over_a_real_exchange_until_one_is_revoked(
+    asked: World, serve: Any
+) -> None:
+    fed, silos = asked.fed, {}
+    at_coordinator.gather(fed, [])  # the paths of this copy
+    server = nats.Server(fed.exchange / "nats.json", fed.exchange / "nats.log")
+    try:
+        for name in NAMES:
+            assert asked.admit(name)["reloaded"]
+        asked.all_sign(*NAMES)
+        for name in NAMES:
+            silos[name] = serve(asked.home(name), name)
+        job = Job.create(fed, parse(SPEC, Spec, "job"))
+        drive(fed, job)
+        assert job.status == "settled"
+        # A member gets a new certificate, and a member is cut off, while the others stay.
+        tacit("silo", "renew", "north", "--home", asked.home("north").root)
+        assert asked.admit("north")["reloaded"]
+        with engines.over_exchange(fed) as parties:
+            assert tacit("silo", "revoke", "south", "--home", fed.root)["reloaded"]
+            assert "no such user any more" in silos["south"].last_words()
+            assert parties.hello("east")["serves"] and parties.hello("north")["serves"]
+        with (
+            pytest.raises(ExchangeClosed, match="revoked"),
+            connect(asked.home("south"), "south", key_of(asked, "south")),
+        ):
+            pass
+        # The rest sign version 4; a silo that still works under version 3 takes no job of it.
+        plain = parse(SPEC | {"aggregation": {"name": "plain"}}, Spec, "job")
+        with pytest.raises(BadInput, match="lacks the signature of east, north"):
+            drive(fed, Job.create(fed, plain))
+        asked.all_sign("east", "north")
+        with pytest.raises(IntegrityError, match="silo east answered with FED-004"):
+            drive(fed, Job.create(fed, plain))
+        for name in ("east", "north"):
+            silos[name].stop()
+            silos[name] = serve(asked.home(name), name)
+        late = Job.create(fed, plain)
+        drive(fed, late)
+        assert late.status == "settled"
+    finally:
+        for silo in silos.values():
+            silo.stop()
+        server.stop()
