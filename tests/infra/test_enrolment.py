@@ -35,6 +35,7 @@ from infra import certificates, exchange, nats
 from infra.cli.app import app
 from infra.enrolment import at_coordinator, documents
 from infra.process import free_port, start, stop
+from privacy.ledger import State
 from privacy.ledger.mirror import Mirror
 from secure.errors import ExchangeClosed, KeyFileError
 from secure.keys import SigningKey, verify
@@ -48,6 +49,16 @@ SCHEMA: dict[str, Any] = {
     },
     "label": {"column": "sick", "classes": ["no", "yes"]},
     "split": {"by": "column", "column": "part", "train": "train", "test": "test"},
+}
+
+SPEC: dict[str, Any] = {
+    "kind": "train",
+    "name": "apart",
+    "dataset": "heart",
+    "model": {"name": "logistic"},
+    "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 8, "learning_rate": 0.5},
+    "aggregation": {"name": "masked"},
+    "privacy": {"noise_multiplier": 8.0},
 }
 
 
@@ -700,6 +711,31 @@ def test_the_coordinators_key_is_rotated_and_every_silo_compares_it(joined: Worl
     tacit("silo", "gather", path, "--home", joined.home("north").root, code=4)
 
 
+def test_after_a_new_coordinators_key_an_open_job_can_only_be_ended(tmp_path: Path) -> None:
+    """Its manifest is of the old key; the reservation comes back, and its receipts still verify."""
+    home = Home(tmp_path / "fed")
+    tacit("init", home.root, "--example", "breast-cancer", "--silos", 2)
+    changes = {"dataset": "breast-cancer", "aggregation": {"name": "plain"}}
+    jobs = [Job.create(home, parse(SPEC | changes, Spec, "job")) for _ in range(2)]
+    for job in jobs:
+        with engines.opened(home, "embedded") as parties, open_mirror(home) as mirror:
+            lifecycle.reserve(job, parties, mirror)
+    done = tacit("silo", "renew", "coordinator", "--new-key", "--home", home.root)
+    assert done["bundles"] == {} and "tacit silo countersign" in done["next"]
+    for name in home.silo_names():
+        tacit("silo", "countersign", name, "--home", home.root)
+    with engines.opened(home, "embedded") as parties, open_mirror(home) as mirror:
+        with pytest.raises(IntegrityError):
+            lifecycle.start(jobs[0], parties, mirror)
+        lifecycle.cancel(jobs[1], parties, mirror)
+        mirror.verify()
+        assert {receipt.kind for receipt in mirror.receipts()} == {"reserve", "release"}
+        for job in jobs:
+            for name in home.silo_names():
+                charge = parties._silos[name].ledger.charge(job.id)
+                assert charge is not None and charge.state is State.RELEASED
+
+
 def test_a_rotation_that_was_cut_short_is_finished(joined: World) -> None:
     """The new key is written, federation.yaml names it, and then the machine dies."""
     path = joined.fed.coordinator_key
@@ -826,17 +862,6 @@ def test_a_certificate_is_installed_by_its_own_key_and_authority_only(tmp_path: 
 
 
 # Over a real exchange
-
-
-SPEC: dict[str, Any] = {
-    "kind": "train",
-    "name": "apart",
-    "dataset": "heart",
-    "model": {"name": "logistic"},
-    "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 8, "learning_rate": 0.5},
-    "aggregation": {"name": "masked"},
-    "privacy": {"noise_multiplier": 8.0},
-}
 
 
 class InThreads:
