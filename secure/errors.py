@@ -3,7 +3,7 @@
     SecureError
     ├── BadSignature    SECURE-001  a signature, key or fingerprint does not agree        exit 4
     ├── BadMessage      SECURE-002  a message is malformed, oversize or of a wrong type   exit 4
-    ├── KeyFileError    SECURE-003  a key file is missing, or readable by others          exit 5
+    ├── KeyFileError    SECURE-003  a key or certificate is missing, open, or out of date exit 5
     ├── ExchangeTimeout SECURE-004  a message did not come before its deadline            exit 1
     ├── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
     ├── BadParameters   SECURE-006  parameters or inputs that cannot be summed safely     exit 2
@@ -51,7 +51,7 @@ class BadMessage(SecureError, ValueError):
 
 
 class KeyFileError(SecureError):
-    """A key file is missing, or others than its owner can read it."""
+    """A key or certificate is missing, not valid now, or others than its owner can read it."""
 
     code = "SECURE-003"
     exit_code = 5
