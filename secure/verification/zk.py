@@ -72,7 +72,7 @@ class Statement:
     """What a verifier holds: settings, verifying key and parameters, all public.
 
     The verifier takes the digest from somebody it trusts to have built the key from the committed
-    model, or builds it again from the weights: one circuit and parameters give one key.
+    model: its owner by signature, or an auditor who has the weights and ran `check_key`.
     """
 
     settings: Path
@@ -165,7 +165,7 @@ def check(statement: Statement, proof: bytes, row: npt.ArrayLike) -> Floats:
     """
     ezkl = optional("ezkl")
     values = np.asarray(row, dtype=np.float64)
-    settings = json.loads(statement.settings.read_text())
+    settings = _settings(statement)
     inputs, outputs = (int(np.prod(shape)) for shape in settings["model_instance_shapes"])
     instances = _instances(proof, inputs + outputs)
     with TemporaryDirectory() as name, _told("the proof does not hold", NotVerified):
@@ -179,6 +179,40 @@ def check(statement: Statement, proof: bytes, row: npt.ArrayLike) -> Floats:
     if values.shape != shown.shape or np.abs(shown - values).max() > 0.500001 * 2.0**-scale_in:
         raise NotVerified("the proof is about another input", field="row")
     return np.array([ezkl.felt_to_float(x, scale_out) for x in instances[inputs:]])
+
+
+def check_key(statement: Statement, layers: Layers) -> None:
+    """For who has the weights: raise `NotVerified` unless the verifying key is this network's.
+
+    The circuit is compiled again under the statement's settings, and its key made again.
+    """
+    ezkl = optional("ezkl")
+    _settings(statement)
+    model = _onnx(layers)
+    with TemporaryDirectory() as name, _told("the key is not this network's", NotVerified):
+        here = Path(name)
+        network, compiled, key = here / "network.onnx", here / "network.compiled", here / "key"
+        network.write_bytes(model)
+        ezkl.compile_circuit(str(network), str(compiled), str(statement.settings))
+        parameters = str(statement.parameters)
+        ezkl.setup(str(compiled), str(key), str(here / "proving"), srs_path=parameters)
+        if key.read_bytes() != statement.key.read_bytes():
+            raise NotVerified("the key is not this network's", field="key")
+
+
+def _settings(statement: Statement) -> dict[str, Any]:
+    """The circuit's settings, in which input and output are shown and weights fixed."""
+    settings: dict[str, Any] = json.loads(statement.settings.read_text())
+    names = ("input_visibility", "output_visibility", "param_visibility")
+    seen = [settings["run_args"][name] for name in names]
+    if seen != ["Public", "Public", "Fixed"]:
+        raise NotVerified(
+            "the circuit does not show its input and output and fix its weights",
+            field="settings",
+            value=seen,
+            allowed=["Public", "Public", "Fixed"],
+        )
+    return settings
 
 
 def _instances(proof: bytes, count: int) -> list[str]:
