@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -284,11 +283,9 @@ def _onnx(layers: Layers) -> bytes:
 def _told(what: str, kind: type[BadParameters] | type[NotVerified]) -> Iterator[None]:
     """Turn ezkl's failures into ours; its panics come as no `Exception`.
 
-    What it prints goes to stderr: stdout is for a command's document.
+    While it looks for a number format it logs every one that does not fit as an error: hushed.
     """
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
+    logging.getLogger("ezkl").setLevel(logging.CRITICAL)
     try:
         yield
     except (BadParameters, NotVerified):
@@ -297,6 +294,3 @@ def _told(what: str, kind: type[BadParameters] | type[NotVerified]) -> Iterator[
         if not isinstance(error, RuntimeError | ValueError) and "Panic" not in type(error).__name__:
             raise
         raise kind(f"{what}: {str(error)[:200]}", field="proof") from None
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
