@@ -105,6 +105,9 @@ def check_quote(
         known = qvl.QuoteCollateralV3.from_json(collateral)
     except ValueError:
         raise BadMessage("not a quote with its collateral", field="quote") from None
+    report = parsed.report
+    measurement, debug = _measured(parsed.is_tdx(), report)
+    _demand(not debug, "debug", "comes from a debug machine, whose memory its host can read")
     try:
         if root is None:
             verified = qvl.verify(quote, known, now)
@@ -112,10 +115,7 @@ def check_quote(
             verified = qvl.verify_with_root_ca(quote, known, root, now)
     except ValueError as error:
         raise NotVerified(f"the quote does not hold: {error}", field="quote") from None
-    report = parsed.report
     _demand(bytes(report.report_data) == wanted, "report_data", "is for another nonce or key")
-    measurement, debug = _measured(parsed.is_tdx(), report)
-    _demand(not debug, "debug", "comes from a debug machine, whose memory its host can read")
     _demand(measurement in policy.measurements, "measurements", "comes from unknown code")
     advisories = tuple(verified.advisory_ids)
     _demand(

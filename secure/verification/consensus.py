@@ -128,23 +128,23 @@ class Node:
         self, name: str, key: Signer, model: bytes, compute: Callable[[Array], Array]
     ) -> None:
         self._name, self._key, self._model, self._compute = name, key, model, compute
-        self._pending: dict[bytes, tuple[bytes, bytes, bytes, Array]] = {}
+        self._pending: tuple[Question, bytes, bytes, Array] | None = None
 
     def commit(self, question: Question, rows: Array) -> Commit:
         """Compute the answer and commit to it.
 
         Errors: `BadMessage` where the question is for another node or model, or its digest is not
-        that of the rows; `RoundRefused` where its nonce was used before.
+        that of the rows; `RoundRefused` for a second question.
         """
         if question.node != self._name or question.model != self._model:
             raise BadMessage("a question for another node or model", field="question")
         if question.rows != array_digest(rows):
             raise BadMessage("the rows are not those of the question", field="rows")
-        if question.nonce in self._pending:
-            raise RoundRefused("a question is answered once", field="nonce")
+        if self._pending is not None:
+            raise RoundRefused("a question is answered once", field="question")
         answer, salt = self._compute(rows), os.urandom(SALT)
         commitment = _commitment(question.digest, salt, answer)
-        self._pending[question.nonce] = (question.digest, salt, commitment, answer)
+        self._pending = question, salt, commitment, answer
         signature = self._key.sign(_statement(question.digest, commitment))
         return Commit(self._name, question.digest, commitment, signature)
 
@@ -153,11 +153,13 @@ class Node:
 
         Errors: `RoundRefused` where the list does not hold this node's own commitment.
         """
-        known = self._pending.get(closed.nonce)
-        if known is None or closed.commitments.get(self._name) != known[2]:
-            raise RoundRefused("the list does not hold this node's commitment", field="nonce")
-        asked, salt, _, answer = known
-        return Reveal(self._name, asked, salt, answer)
+        if self._pending is None:
+            raise RoundRefused("nothing was committed to", field="commitments")
+        question, salt, commitment, answer = self._pending
+        listed = closed.commitments.get(self._name)
+        if (closed.nonce, listed) != (question.nonce, commitment):
+            raise RoundRefused("the list does not hold this node's commitment", field="commitments")
+        return Reveal(self._name, question.digest, salt, answer)
 
 
 class Consensus:

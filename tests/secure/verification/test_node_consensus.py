@@ -15,6 +15,7 @@ from secure.errors import BadMessage, BadParameters, BadSignature, RoundRefused
 from secure.keys import SigningKey
 from secure.verification.agreement import UNDECIDED, Outcome, decide, quorum
 from secure.verification.consensus import (
+    Closed,
     Consensus,
     Node,
     PlainLane,
@@ -178,9 +179,10 @@ def test_a_copied_commitment_is_not_the_copier_s() -> None:
 
 
 def test_a_commitment_hides_the_answer_and_two_questions_share_nothing() -> None:
-    same = node("east")
-    commits = {same.commit(*start().question("east")).commitment for _ in range(3)}
-    assert len(commits) == 3
+    commits = {node("east").commit(*start().question("east")).commitment for _ in range(3)}
+    client = start()
+    again = {node("east").commit(*client.question("east")).commitment for _ in range(3)}
+    assert len(commits) == len(again) == 3
 
 
 def test_a_forged_or_foreign_commitment_counts_for_nothing() -> None:
@@ -211,9 +213,18 @@ def test_a_node_refuses_what_is_not_for_it() -> None:
     with pytest.raises(BadMessage):
         Node("east", KEYS["east"], b"another model".ljust(32), PLAIN).commit(question, rows)
     east = node("east")
-    east.commit(question, rows)
+    with pytest.raises(RoundRefused):
+        east.reveal(Closed(question.nonce, {}))
+    commit = east.commit(question, rows)
     with pytest.raises(RoundRefused):
         east.commit(question, rows)
+    for closed in (
+        Closed(question.nonce, {}),
+        Closed(question.nonce, {"east": b"c" * 32}),
+        Closed(b"n" * 32, {"east": commit.commitment}),
+    ):
+        with pytest.raises(RoundRefused):
+            east.reveal(closed)
 
 
 @pytest.mark.parametrize(
