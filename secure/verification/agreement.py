@@ -56,7 +56,7 @@ class Outcome:
             raise BadParameters("no agreed scores [rows, classes] here", field="values")
         top = np.sort(self.values, axis=1)[:, -2:]
         allowed = self.tolerance.allowed(np.abs(top).max(axis=1))
-        found = np.argmax(self.values, axis=1)
+        found: npt.NDArray[np.int64] = np.argmax(self.values, axis=1)
         found[top[:, 1] - top[:, 0] <= 2 * allowed] = UNDECIDED
         return found
 

@@ -222,7 +222,7 @@ def load(path: Path) -> list[Tensor]:
     import safetensors
 
     try:
-        found = safetensors.deserialize(path.read_bytes())
+        found = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise BadMessage(
             f"{path}: not a safetensors file: {error}", field="model", value=str(path)

@@ -40,7 +40,7 @@ def array_digest(array: Array) -> bytes:
             allowed="booleans, integers, floats",
         )
     plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    inside = hashlib.sha256(plain).digest() if plain.size else hashlib.sha256(b"").digest()
+    inside = hashlib.sha256(plain.tobytes()).digest()
     return digest(b"tacit array 1", plain.dtype.str, list(array.shape), inside)
 
 

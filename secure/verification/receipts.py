@@ -199,7 +199,7 @@ class ReceiptChain:
         `model` is the root of the model's commitment, `request` and `answer` are digests
         (`request_digest`, `answer_digest`), `mode` one of `plain`, `ckks`, `equivariant`.
         """
-        body = {
+        body: dict[str, Any] = {
             "receipt": FORMAT,
             "chain": self.head.chain,
             "number": self.head.number + 1,
