@@ -123,6 +123,15 @@ def test_a_receipt_of_another_chain_or_by_another_key_is_found(
     assert first_bad(lines, SigningKey.generate().public) == 1
 
 
+def test_a_receipt_that_its_own_signer_exchanged_is_found(lines: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_text("".join(line + "\n" for line in lines[:2]))
+    fill(path, 1)  # another third receipt of the same chain
+    third = path.read_text().splitlines()[2]
+    assert check_chain([*lines[:2], third], KEY.public).number == 3
+    assert first_bad([*lines[:2], third, *lines[3:]]) == 4
+
+
 def test_only_who_holds_a_receipt_finds_a_chain_cut_short_or_replaced(
     lines: list[str], tmp_path: Path
 ) -> None:
@@ -145,11 +154,13 @@ def test_a_chain_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert check_chain(path.read_text().splitlines(), KEY.public).number == 4
 
 
-def test_a_line_that_a_crash_left_half_written_is_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["half a line", "a block of zeros"])
+def test_what_a_crash_left_at_the_end_is_cut_off(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "r"
     fill(path, 2)
     whole = path.read_bytes()
-    path.write_bytes(whole + whole.splitlines(keepends=True)[-1][:-40])
+    half = whole.splitlines(keepends=True)[-1][:-40]
+    path.write_bytes(whole + (half if kind == "half a line" else bytes(4096)))
     fill(path, 1)
     assert check_chain(path.read_text().splitlines(), KEY.public).number == 3
 

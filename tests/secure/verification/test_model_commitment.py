@@ -181,6 +181,18 @@ def test_a_changed_document_is_refused_or_leads_elsewhere(data: st.DataObject) -
             kind.read(document | {"more": 1})
 
 
+def test_tensors_out_of_order_or_twice_are_no_commitment() -> None:
+    made = commit(MODEL)
+    for places in ([1, 0, 2], [0, 0, 1]):
+        other = replace(
+            made,
+            tensors=tuple(made.tensors[place] for place in places),
+            leaves=tuple(made.leaves[place] for place in places),
+        )
+        with pytest.raises(BadMessage, match="order"):
+            Commitment.read(other.document())
+
+
 def test_a_file_is_read_as_safetensors_lays_it_out(tmp_path: Path) -> None:
     values = {
         "b": np.array([1.5, -2.0], np.float32),
