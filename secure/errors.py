@@ -8,7 +8,9 @@
     ├── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
     ├── BadParameters   SECURE-006  parameters or inputs that cannot be summed safely     exit 2
     ├── TooFewSilos     SECURE-007  fewer silos than the threshold: nothing is opened     exit 1
-    └── RoundRefused    SECURE-008  a step that a round of aggregation must not take      exit 4
+    ├── RoundRefused    SECURE-008  a step that a round of aggregation must not take      exit 4
+    ├── NotVerified     SECURE-020  a proof, receipt, product or quote that does not hold exit 4
+    └── MissingExtra    SECURE-021  an optional package is not installed                  exit 5
 
 The shape (`code`, `field`, `value`, `allowed`, `exit_code`) is that of `privacy.errors`; the two
 layers do not import each other.
@@ -89,3 +91,16 @@ class RoundRefused(SecureError):
     """A round of aggregation was asked for a step that it must not take."""
 
     code = "SECURE-008"
+
+
+class NotVerified(SecureError):
+    """A proof, a receipt, a product or an attestation quote does not hold."""
+
+    code = "SECURE-020"
+
+
+class MissingExtra(SecureError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    code = "SECURE-021"
+    exit_code = 5
