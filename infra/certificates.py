@@ -26,9 +26,6 @@ from secure.exchange import transport
 AUTHORITY_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)
 CLIENT_LIFE = timedelta(days=365)
-DUE = timedelta(days=30)
-"""How long before its end a certificate is renewed where that takes nobody's doing."""
-
 _BACK = timedelta(minutes=5)
 """How far a clock may be behind the authority's."""
 
@@ -139,11 +136,11 @@ def install(asked_key: Path, certificate: str, authority: str, party: str, targe
 
 
 def due(path: Path) -> bool:
-    """Whether a certificate is not there, or ends within the month."""
+    """Whether a certificate is not there, or ends so soon that it should be renewed."""
     if not path.exists():
         return True
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    return certificate.not_valid_after_utc - datetime.now(UTC) < DUE
+    return certificate.not_valid_after_utc - datetime.now(UTC) < transport.SOON
 
 
 def _issue(

@@ -212,9 +212,10 @@ def _running(configuration: Path, pid_file: Path) -> int | None:
     try:
         pid = int(pid_file.read_text())
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        runs = Path(os.fsdecode(arguments[arguments.index(b"--config") + 1]))
+        return pid if runs.samefile(configuration) else None
     except (OSError, ValueError):
         return None
-    return pid if os.fsencode(configuration) in arguments else None
 
 
 def _hang_up(pid: int) -> bool:

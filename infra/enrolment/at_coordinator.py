@@ -55,6 +55,13 @@ def admit(home: Home, document: dict[str, Any], compared: str | None) -> tuple[s
     request, public = documents.read_request(document)
     with _alone(home):
         federation = home.federation()
+        if not exchange.is_here(home):
+            raise NotFound(
+                f"{home.root} has no exchange: `tacit up` makes one for silos on this machine, "
+                "`tacit init --exchange HOST:PORT` for silos elsewhere",
+                field="exchange",
+                value=str(home.root),
+            )
         _check_meant(request, federation)
         known = federation.silos.get(request.silo)
         if compared is None and known is None:
@@ -72,7 +79,7 @@ def admit(home: Home, document: dict[str, Any], compared: str | None) -> tuple[s
                 allowed=compared,
             )
         if not _admitted(home, document, request, known=known is not None):
-            _check_name(home, request, public, known and known.public_key)
+            _check_name(home, request, public, known.public_key if known else None)
             certificate = certificates.issue_client(
                 home.exchange, request.silo, request.certificate_request
             )

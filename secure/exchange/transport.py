@@ -6,13 +6,19 @@ member is a matter of the membership's keys. One file holds a party's certificat
 
 from __future__ import annotations
 
+import logging
 import ssl
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 
 from secure.errors import KeyFileError
+
+SOON = timedelta(days=30)
+"""Before its end by this, a certificate is spoken of at every connection."""
+
+log = logging.getLogger("tacit.exchange")
 
 _HINTS = {
     9: "is not valid yet: compare the clocks of this machine and of the exchange's",
@@ -35,6 +41,14 @@ def context(authority: Path, certificate: Path, party: str) -> ssl.SSLContext:
     """
     own = load(certificate, party)
     check_dates(own, f"{certificate}: the certificate of {party}", renewal(party))
+    if own.not_valid_after_utc - datetime.now(UTC) < SOON:
+        log.warning(
+            "%s: the certificate of %s ends on %s; %s",
+            certificate,
+            party,
+            f"{own.not_valid_after_utc:%Y-%m-%d}",
+            renewal(party),
+        )
     try:
         made = ssl.create_default_context(cafile=authority)
         made.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -38,6 +38,7 @@ from infra.process import free_port, start, stop
 from privacy.ledger import State
 from privacy.ledger.mirror import Mirror
 from secure.errors import ExchangeClosed, KeyFileError
+from secure.exchange import transport
 from secure.keys import SigningKey, verify
 
 NAMES = ("east", "north", "south")
@@ -437,6 +438,13 @@ def test_a_coordinators_command_at_a_silo(
     assert "coordinator does not live here" in error["message"]
 
 
+def test_a_federation_without_an_exchange_admits_nobody(asked: World, tmp_path: Path) -> None:
+    tacit("init", tmp_path / "fed", "--example", "breast-cancer", "--silos", 1)
+    words = ("--fingerprint", asked.mark("north"), "--home", tmp_path / "fed")
+    error = tacit("silo", "admit", asked.request("north"), *words, code=2)
+    assert error["field"] == "exchange" and "--exchange HOST:PORT" in error["message"]
+
+
 # Taking in a bundle
 
 
@@ -792,7 +800,7 @@ def test_on_one_machine_what_ends_soon_is_renewed(
     exchange.make_exchange(home)
     server = (home.exchange / "server.pem").read_bytes()
     own = home.transport("silo-1").read_bytes()
-    monkeypatch.setattr(certificates, "DUE", timedelta(days=366))
+    monkeypatch.setattr(transport, "SOON", timedelta(days=366))
     exchange.make_exchange(home)
     assert (home.exchange / "server.pem").read_bytes() != server
     assert home.transport("silo-1").read_bytes() != own

@@ -236,10 +236,16 @@ def test_the_server_takes_nobody_without_a_certificate_of_its_authority_that_is_
 
 
 def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_sent(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Stack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name in ("ca.pem", "ca.key"):
         (tmp_path / name).write_bytes((stack.directory / name).read_bytes())
+    stack.connect("north", certificate=certify(tmp_path, "north", life=timedelta(days=20))).close()
+    assert "ends on" in caplog.text and "tacit silo renew north" in caplog.text
+    (tmp_path / "north.pem").unlink()
     with pytest.raises(KeyFileError, match="north has no certificate yet; `tacit up`"):
         stack.connect("north", certificate=tmp_path / "none.pem")
     for party in ("south", "north"):
