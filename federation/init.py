@@ -131,7 +131,8 @@ def plan_silo(
         )
     datasets = {called: federation.dataset(called) for called in sources}
     _refuse_stray(sizes, sources, "data sets with a source")
-    founders, accounts = {}, []
+    founders: dict[str, _Founder] = {}
+    accounts: list[AccountConfig] = []
     for called, dataset in datasets.items():
         founders[called] = _founder(called, sources[called], sizes.get(called), dataset)
         accounts += _accounts(dataset, {name: founders[called]}, epsilon, delta)

@@ -72,7 +72,7 @@ def admit(home: Home, document: dict[str, Any], compared: str | None) -> tuple[s
                 allowed=compared,
             )
         if not _admitted(home, document, request, known=known is not None):
-            _check_name(home, request, public, known and known.public_key)
+            _check_name(home, request, public, known.public_key if known else None)
             certificate = certificates.issue_client(
                 home.exchange, request.silo, request.certificate_request
             )
