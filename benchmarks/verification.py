@@ -10,7 +10,7 @@ in another order, or row by row. The tolerance is calibrated on the training row
 - three colluders of four win every question: consensus is no better than that;
 - Freivalds' check of a layer of 1,024 by 1,024 on 256 rows in fixed point takes at most a third of
   the time of the product itself, by interleaved pairs;
-- a proof by ezkl of a network of 195 weights holds, and one changed bit makes it fail; the same with
+- a proof by ezkl of a network of 195 weights holds, and one changed bit makes it fail; the same for
   101,770 weights.
 
 `--quick` asks fewer questions and leaves the larger proof out.
