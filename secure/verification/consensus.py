@@ -28,7 +28,7 @@ from typing import Protocol
 import msgpack
 import numpy as np
 
-from secure.errors import BadMessage, RoundRefused
+from secure.errors import BadMessage, RoundRefused, SecureError
 from secure.exchange.envelope import Signer
 from secure.keys import verify
 from secure.verification.agreement import Outcome, decide
@@ -39,15 +39,17 @@ SALT = 32
 MAX_VALUES = 1 << 26
 """Most values in an answer that a client opens."""
 
-DTYPES = ("<f4", "<f8", "<i8")
+DTYPES = ("<f4", "<f8", "<i8", "|u1")
+"""Types of an answer as it comes from a node: numbers, or the bytes of a sealed message."""
 
 
 class Lane(Protocol):
     """The client's side of one node: who it is, and the seal of its own that rows travel under.
 
     `public` is the node's identity key, `model` the root of the model that the node was given
-    (`commitment`), sealed for it alone. `open` undoes the seal of an answer; an answer it cannot
-    open raises `ValueError`.
+    (`commitment`), sealed for it alone. `open` undoes the seal of an answer; one that it cannot
+    open raises `ValueError` or a `SecureError`. Rows and answers that are messages rather than
+    numbers travel as arrays of bytes.
     """
 
     public: str
@@ -261,7 +263,7 @@ class Consensus:
             raise ValueError("another answer than it committed to")
         try:
             plain = self._lanes[reveal.node].open(answer)
-        except ValueError:
+        except (ValueError, SecureError):
             raise ValueError("an answer that its key does not open") from None
         if plain.shape != self._shape or not np.isfinite(plain).all():
             raise ValueError("a malformed answer")

@@ -16,7 +16,7 @@ then the only one whom the proofs convince; or all use the file of a public cere
 the weights has the opposite worry: **parameters that are malformed on purpose draw weights out of
 the verifying key**, and ezkl does not check them. Where weights are secret from the verifier, use a
 ceremony's file. Even then the key lets its reader confirm a guess of all weights together.
-Practical up to some 1e5 weights on two cores.
+Practical up to some 1e5 weights on two cores (benchmarks/verification.py).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from verification_networks import Network, SealedLane, int8, lane, network, sealed
 
-from secure.errors import BadMessage, BadParameters, BadSignature, RoundRefused
+from secure.errors import BadMessage, BadParameters, BadSignature, KeyFileError, RoundRefused
 from secure.keys import SigningKey
 from secure.verification.agreement import UNDECIDED, Outcome, decide, quorum
 from secure.verification.consensus import (
@@ -243,6 +243,55 @@ def test_a_malformed_answer_is_dissent_and_stops_nobody(answer: np.ndarray) -> N
     outcome = play({"south": lambda rows: answer})
     assert outcome.members == ("east", "north", "west")
     assert "answer" in outcome.dissent["south"]
+
+
+@dataclass(frozen=True)
+class Messages:
+    """A lane whose rows and answers travel as bytes."""
+
+    inside: SealedLane
+
+    @property
+    def public(self) -> str:
+        return self.inside.public
+
+    @property
+    def model(self) -> bytes:
+        return self.inside.model
+
+    def seal(self, rows: np.ndarray) -> np.ndarray:
+        return as_bytes(self.inside.seal(rows))
+
+    def open(self, answer: np.ndarray) -> np.ndarray:
+        if answer.tobytes() == b"stale":
+            raise KeyFileError("a key out of date")
+        return self.inside.open(np.frombuffer(answer.tobytes(), np.float32).reshape(40, -1))
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    return np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
+
+
+@pytest.mark.parametrize("bad", [b"stale", b"short", bytes(4 * 40 * 9)])
+def test_sealed_messages_travel_as_bytes_and_one_that_does_not_open_is_dissent(bad: bytes) -> None:
+    lanes = {name: Messages(LANES[name]) for name in NAMES}
+    client = Consensus(lanes, ROWS, shape=SHAPE, tolerance=TOLERANCE)
+
+    def run(name: str) -> Compute:
+        plain = honest(name)
+        return lambda x: as_bytes(plain(np.frombuffer(x.tobytes(), np.float32).reshape(40, 20)))
+
+    computes = {name: run(name) for name in NAMES} | {
+        "south": lambda x: np.frombuffer(bad, np.uint8)
+    }
+    nodes = {name: node(name, computes[name]) for name in NAMES}
+    for name in NAMES:
+        client.commit(nodes[name].commit(*client.question(name)))
+    client.close()
+    for name in NAMES:
+        client.reveal(nodes[name].reveal(client.closed))
+    assert client.outcome().members == ("east", "north", "west")
+    assert client.outcome().dissent == {"south": "an answer that its key does not open"}
 
 
 def test_what_a_node_signed_convicts_it_before_anybody() -> None:
