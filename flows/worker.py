@@ -157,7 +157,8 @@ async def _serve(home: Home, silo: Silo, sessions: Sessions) -> None:
             await _pool_is_there(pool_of(silo.name))
             await SiloWorker(home, silo, sessions).start(printer=_nobody)
         except Exception as error:
-            log.warning("the worker stopped with %s; it tries again", type(error).__name__)
+            said = f"{type(error).__name__}: {error}"
+            log.warning("the worker tries again; it stopped with %s", ascii(said[:200]))
         await asyncio.sleep(PAUSE)
 
 

@@ -14,6 +14,7 @@ import base64
 import hashlib
 import json
 import secrets
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -32,6 +33,9 @@ from privacy.ledger.durable import write_durably
 
 POLL = 1.0
 """Seconds between two looks of a worker for work; faster ones made dispatch slower."""
+
+BUSY = 15.0
+"""Seconds for which a server that says that it is busy, as one on SQLite may, is asked again."""
 
 
 class Site(BaseModel):
@@ -120,6 +124,7 @@ class Way(BaseModel):
             "PREFECT_API_SSL_CERT_FILE": str(home.authority),
             "PREFECT_HOME": str(home.silo(silo).directory / "prefect"),
             "PREFECT_WORKER_QUERY_SECONDS": str(POLL),
+            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # no browser asks here
         }
 
 
@@ -172,16 +177,21 @@ def ask(url: str, path: str, body: Any = None, *, auth: str | None = None) -> An
     if auth is not None:
         headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
     request = urllib.request.Request(f"{url}{path}", data, headers)  # noqa: S310
+    until = time.monotonic() + BUSY
     try:
-        # Only ever our own loopback address, or the one that the operator configured.
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise Missing(
-            f"the Prefect server at {url} answers {path} with {error.code}",
-            field="prefect",
-            value=error.code,
-        ) from None
+        while True:
+            try:
+                # Only ever our own loopback address, or the one that the operator configured.
+                with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > until:
+                    raise Missing(
+                        f"the Prefect server at {url} answers {path} with {error.code}",
+                        field="prefect",
+                        value=error.code,
+                    ) from None
+            time.sleep(0.5)
     except (OSError, ValueError) as error:
         raise Missing(
             f"no Prefect server answers at {url} ({type(error).__name__}); is the stack up?",

@@ -5,7 +5,7 @@
 Prefect's own API has one password for everything: whoever has it can run, read and change all
 there is. A silo therefore never gets it. It comes here over TLS 1.3, says who it is by its own
 token, and may make the calls that its worker makes, on its own work pool: look at the pool, beat,
-fetch its runs, look at a run, its flow and its deployment, and say a run's state. For a run, a
+fetch its runs, look at a run's flow and deployment, label it, and say its state. For a run, a
 deployment and a flow the proxy asks the server first which pool it belongs to.
 
 The address that is asked is built from a rule, never from the caller's; a body is read by a strict
@@ -146,12 +146,9 @@ class Rule:
 
 
 RULES = (
-    Rule("GET", "/admin/version"),
-    Rule("GET", "/csrf-token"),
     Rule("GET", "/work_pools/{pool}"),
     Rule("POST", "/work_pools/{pool}/get_scheduled_flow_runs", Scheduled),
     Rule("POST", "/work_pools/{pool}/workers/heartbeat", Heartbeat),
-    Rule("GET", "/flow_runs/{id}", check=_run_is_of),
     Rule("POST", "/flow_runs/{id}/set_state", SetState, _run_is_of),
     Rule("PATCH", "/flow_runs/{id}/labels", Labels, _run_is_of),
     Rule("GET", "/deployments/{id}", check=_deployment_is_of),
@@ -178,11 +175,11 @@ class Proxy:
         silo = self._silo(request.headers.get("authorization", ""))
         if silo is None:
             return _refusal(401, "say who you are")
-        path = request.url.path
         try:
             allowed = await self._allowed(request, silo)
             if allowed is None:
-                log.warning("silo %s is refused: %s %s", silo, request.method, ascii(path[:200]))
+                asked = ascii(request.url.path[:200])
+                log.warning("silo %s is refused: %s %s", silo, request.method, asked)
                 return _refusal(403, "not one of the calls that a silo's worker makes")
             path, body = allowed
             answer = await self.server.request(
@@ -277,6 +274,7 @@ def listening(home: Home, proxy: Proxy) -> uvicorn.Server:
         server_header=False,
         limit_concurrency=1000,
     )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every socket asked for
     config.load()
     if config.ssl is None:
         raise TypeError("a server without TLS")
