@@ -31,6 +31,8 @@ from infra.prefect_server import QUIET, migrated, server_environment, sqlite_url
 from infra.process import free_port
 from privacy.ledger.durable import write_durably
 
+Database = Literal["postgresql", "sqlite"]
+
 POLL = 1.0
 """Seconds between two looks of a worker for work; faster ones made dispatch slower."""
 
@@ -43,7 +45,7 @@ class Site(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    database: Literal["postgresql", "sqlite"]
+    database: Database
     server: int
     proxy: int
     postgres: int
@@ -59,16 +61,16 @@ class Site(BaseModel):
             return None
 
     @classmethod
-    def make(cls, home: Home) -> Site:
-        """Choose, once: PostgreSQL where it is installed, free ports, passwords."""
+    def make(cls, home: Home, database: Database | None = None) -> Site:
+        """Choose, once: the database, PostgreSQL where it is installed; free ports, passwords."""
         site = cls.of(home)
         if site is None:
-            server, proxy, database = (free_port() for _ in range(3))
+            server, proxy, third = (free_port() for _ in range(3))
             site = cls(
-                database="postgresql" if postgres.installed() else "sqlite",
+                database=database or ("postgresql" if postgres.installed() else "sqlite"),
                 server=server,
                 proxy=proxy,
-                postgres=database,
+                postgres=third,
                 password=secrets.token_urlsafe(24),
                 postgres_password=secrets.token_urlsafe(24),
             )

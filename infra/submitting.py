@@ -64,11 +64,11 @@ def follow(home: Home, job: Job) -> dict[str, Any]:
     while True:
         final = _final(home, job)  # looked at first: a run that ends now has written its last word
         now = Job(home, job.id)
-        if now.status == "completed" and (final or _free(now)):
+        if now.status in ENDED and _free(now):
+            if now.status != "completed":
+                raise _error(now)
             return result_of(now)
-        if now.status in ENDED:
-            raise _error(now)
-        if final and _free(now):
+        if final and now.status not in ENDED and _free(now):
             raise JobFailed(
                 f"job {job.id} is interrupted: its run has ended before it; tacit job resume "
                 f"goes on, {home.coordinator / 'drivers.log'} says why",
