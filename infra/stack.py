@@ -38,7 +38,7 @@ from infra.prefect_site import Site, make_prefect
 from infra.process import start, stop, taken
 from privacy.ledger.durable import write_durably
 
-ALLOWANCE = 120.0
+ALLOWANCE = 180.0
 """Seconds within which every part must have come up."""
 
 _BACKOFF = (0.0, 1.0, 5.0, 30.0)
