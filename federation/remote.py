@@ -51,6 +51,9 @@ STOP = "stop"
 class Remote(Parties):
     """All silos of a federation, each at its own desk."""
 
+    dispatch: Callable[[str, list[str]], Collection[str]] = staticmethod(lambda job, silos: ())
+    """Another way to ask silos to join a job, tried first; it tells whom it has asked."""
+
     def __init__(self, home: Home, connection: NatsConnection) -> None:
         super().__init__(home)
         self._connection = connection
@@ -111,8 +114,9 @@ class Remote(Parties):
         self._connection.open_job(job, [*silos, "coordinator"])
         endpoint = self._connection.endpoint(job)
         try:
-            answers = self._gather(silos, "join", {"job": job}, PATIENCE)
-            for silo in silos:
+            unasked = sorted(set(silos) - set(self.dispatch(job, silos)))
+            answers = self._gather(unasked, "join", {"job": job}, PATIENCE)
+            for silo in unasked:
                 try:
                     _read(silo, answers)
                 except Missing as error:

@@ -47,10 +47,17 @@ def resume(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
     """Go on with a job whose process died: same charge, same releases, no new noise."""
     with reporting(json) as out:
         from federation.record import Job
+        from flows import stopping
         from infra.running import drive
+        from infra.submitting import follow, handed_over
 
         where = find_home(home)
-        result = drive(where, lambda: Job(where, id), quiet=json)
+        job = Job(where, id)
+        stopping.withdraw(job)
+        if job.engine == "exchange" and handed_over(where, job):
+            result = follow(where, job)
+        else:
+            result = drive(where, lambda: job, quiet=json)
         out.result(result, lambda screen: show_result(result, screen))
         raise typer.Exit(0 if result["status"] == "completed" else 1)
 
@@ -59,12 +66,13 @@ def list_(home: HomeOption = None, json: Json = False) -> None:
     """List the jobs of this federation, oldest first."""
     with reporting(json) as out:
         from federation.record import all_jobs
+        from infra.submitting import shown_status
 
         rows = [
             {
                 "job_id": job.id,
                 "kind": job.spec.kind,
-                "status": job.shown_status(),
+                "status": shown_status(job),
                 "created": job.created.isoformat(timespec="seconds"),
             }
             for job in all_jobs(find_home(home))
@@ -77,10 +85,11 @@ def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
     with reporting(json) as out:
         from federation.record import Job
         from federation.report import result_of
+        from infra.submitting import shown_status
 
         job = Job(find_home(home), id)
         document = result_of(job) | {
-            "status": job.shown_status(),
+            "status": shown_status(job),
             "error": job.error,
             "spec": job.spec.model_dump(mode="json"),
         }
@@ -88,20 +97,30 @@ def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
 
 
 def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
-    """Cancel an interrupted job; what it reserved and never started comes back."""
+    """Cancel a job, at work or interrupted; what it reserved and never started comes back."""
     with reporting(json) as out:
         from federation import engines, lifecycle
         from federation.books import open_mirror
         from federation.record import Job
+        from flows import stopping
 
         where = find_home(home)
         job = Job(where, id)
-        with (
-            job.working(),
-            engines.opened(where, job.engine) as parties,
-            open_mirror(where) as mirror,
-        ):
-            lifecycle.cancel(job, parties, mirror)
+        driven = job.shown_status() == "running"
+        if driven:  # then whoever drives it ends it, at the silos too
+            stopping.request(job)
+            try:
+                stopping.wait(job)
+            finally:
+                stopping.withdraw(job)
+            job = Job(where, id)
+        if not driven or job.status != "cancelled":
+            with (
+                job.working(),
+                engines.opened(where, job.engine) as parties,
+                open_mirror(where) as mirror,
+            ):
+                lifecycle.cancel(job, parties, mirror)
         document = {"job_id": job.id, "status": job.status}
         out.result(document, lambda screen: screen.print(f"{job.id} is {job.status}"))
 
