@@ -28,7 +28,8 @@ from safetensors.torch import load
 
 from federation.robust import State
 from privacy.ledger.durable import write_durably
-from secure.aggregation.messages import Survivors, unpack
+from secure.aggregation.messages import Survivors
+from secure.aggregation.packing import unpack
 from secure.aggregation.participant import Participant
 from secure.aggregation.quantize import Quantizer, normalised
 from secure.aggregation.rounds import Round
