@@ -14,12 +14,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from secure.aggregation.ckks.engine import coefficients
-from secure.aggregation.ckks.facts import Terms
+from secure.aggregation.ckks.facts import SLACK, Terms
 from secure.aggregation.ckks.messages import Advert, Encrypted, Half, Opened, Opening, Roster
 from secure.aggregation.ckks.parameters import DATA, DEGREE
 from secure.aggregation.ckks.residues import PRIME, Integers, Words, from_bytes, recombine
 from secure.aggregation.packing import check_signature, pack, unpack
-from secure.aggregation.rounds import MOST
 from secure.errors import BadMessage, RoundRefused
 
 _QUARTER = 0.25 + 1e-3
@@ -85,7 +84,7 @@ class Adder:
         total, rest = recombine(plain, terms.budget.shift)
         if float(np.abs(rest).max()) > _QUARTER:
             raise BadMessage("the opened sum is off the grid", field="opened")
-        if int(np.abs(total).max()) > terms.budget.quantizer.bound + MOST:
+        if int(np.abs(total).max()) > terms.budget.quantizer.bound + SLACK:
             raise BadMessage("the opened sum is out of range", field="opened")
         return total
 

@@ -11,8 +11,8 @@ for as many silos as there may ever be, so that a quote can state it before anyb
 encrypted as v * 2^shift. One encryption adds at most 21 to a coefficient (`parameters.NOISE`), 64
 of them 1,344 < 2^flood, and the flood at most 2^flood. With shift = flood + 3 the two stay within a
 quarter of 2^shift: what is opened rounds to the exact sum of the integers. The sum is at most
-bound + 32 (weights sum to one, each silo rounds by a half), and bound is the largest for which
-(bound + 33) 2^shift + 2^(shift - 2) < q / 2, so that nothing wraps.
+bound + 32 (weights sum to one, each silo rounds by a half), and bound is the largest below 2^40 for
+which (bound + 33) 2^shift + 2^(shift - 2) < q / 2, so that nothing wraps.
 
 **The flood.** Who opens a sum adds F, uniform over the integers from -2^flood to 2^flood - 1, to
 each coefficient. F and F + e differ by |e| / 2^(flood + 1) in total variation, so the d values of R
@@ -60,8 +60,11 @@ SEED = 64
 WORD = 6
 """Bytes of one residue of 45 bits."""
 
-LEAST_BITS = 20
-"""The coarsest grid: fewer bits of a value than this are refused."""
+SLACK = MOST // 2 + 1
+"""By how much rounding at every silo can carry a sum past the bound of one value."""
+
+LEAST_BITS, MOST_BITS = 20, 40
+"""Bits of a value: a coarser grid is refused, a finer one is not needed (nor exact in doubles)."""
 
 MEMORY = 4 << 30
 """The most bytes that a party may need: more is refused before a key is made."""
@@ -96,7 +99,7 @@ class Budget:
         flood = max(32, math.ceil(math.log2(noise)) + SECURITY - 1)
         object.__setattr__(self, "flood", flood)
         room = (MODULUS // 2 - (1 << (self.shift - 2))) >> self.shift
-        bound = min(room - MOST // 2 - 1, (1 << 51) - 1)
+        bound = min(room - SLACK, (1 << MOST_BITS) - 1)
         if bound < 1 << LEAST_BITS:
             raise BadParameters(
                 f"{self.length:,} values in {self.rounds:,} rounds leave "

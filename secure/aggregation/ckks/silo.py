@@ -16,6 +16,7 @@ two encryptions in one round are two sums that could be opened, and their differ
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,8 @@ class Silo:
             raise BadMessage("an opening lacks a silo: nothing is opened", field="halves")
         products = [key.times(of) for of in zip(*seeds, strict=True)]
         product = np.concatenate(products, axis=1)[:, : terms.length]
-        over = flood(derive(terms, "flood", self._root), terms.length, terms.budget.flood)
+        of = hashlib.blake2b(opening, digest_size=32).hexdigest()
+        over = flood(derive(terms, "flood", self._root, of), terms.length, terms.budget.flood)
         return pack(terms, Opened(to_bytes((product + over) % PRIME)))
 
     def __repr__(self) -> str:
