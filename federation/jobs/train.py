@@ -52,6 +52,10 @@ def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
             if not spec.no_privacy:
                 check_model(model)
                 check_rows_apart(model, shape)
+    if spec.aggregation.name == "ckks":
+        from federation.training.encrypted import budget_of
+
+        budget_of(spec, next(iter(facts.values())).dataset).check_coordinator(len(facts))
     return {silo: _party_quote(spec, party) for silo, party in facts.items()}
 
 
@@ -170,9 +174,9 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     }
     releases = {"update": spec.strategy.rounds, "evaluate": spec.evaluations}
     if spec.aggregation.name == "ckks":
-        from federation.training.encrypted import CIPHERTEXT, SUM, forecast
+        from federation.training.encrypted import CIPHERTEXT, SUM, budget_of
 
-        plan["encryption"] = forecast(spec, party.dataset)
+        plan["encryption"] = budget_of(spec, party.dataset).forecast()
         releases |= {CIPHERTEXT: spec.strategy.rounds, SUM: spec.strategy.rounds}
     if spec.privacy.none:
         plan |= {"noise_multiplier": 0.0, "evaluation_noise": 0.0, "evaluations": 0}

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import msgpack
 from safetensors.torch import load
 
+from federation.jobs.base import in_turn
 from federation.robust import State
 from federation.training.changes import changed, flat, length, model_length, range_of, share
 from secure.aggregation.ckks.coordinator import Adder, roster_of
@@ -41,13 +42,13 @@ CIPHERTEXT, SUM = "ciphertext", "sum"
 """The releases of a round beside the update, at a silo and at one that opens."""
 
 
-def forecast(spec: Spec, dataset: Dataset) -> dict[str, float | int]:
-    """Bytes, memory and error of a job's encrypted rounds, from public facts.
+def budget_of(spec: Spec, dataset: Dataset) -> Budget:
+    """Grid, error, bytes and memory of a job's encrypted rounds, from public facts.
 
     Errors: `BadParameters` where they do not fit, before anything is charged or a key made.
     """
     rounds = spec.strategy.rounds
-    return Budget(model_length(spec, dataset), rounds, range_of(spec)).forecast()
+    return Budget(model_length(spec, dataset), rounds, range_of(spec))
 
 
 class EncryptedMean:
@@ -108,7 +109,7 @@ class EncryptedSilo:
                 request=request,
                 protection="encrypted",
                 event=None,
-                produce=lambda: self._encrypted(round, body),
+                produce=partial(in_turn, self._encrypted, round, body),
             )
         return self._context.gate.release(
             SUM,
@@ -117,7 +118,7 @@ class EncryptedSilo:
             # What it opens is as protected as the updates that it is the sum of, and they paid.
             protection="unprotected" if self._context.spec.no_privacy else "dp",
             event=None,
-            produce=lambda: self._opened(round, body),
+            produce=partial(in_turn, self._opened, round, body),
         )
 
     @cached_property

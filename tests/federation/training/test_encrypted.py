@@ -183,7 +183,7 @@ def test_a_silo_opens_no_sum_without_another(home: Home, monkeypatch: pytest.Mon
     assert job.status == "stopped" and "SECURE-002" in str(job.error)
 
 
-def test_a_quote_forecasts_and_refuses_what_does_not_fit() -> None:
+def test_a_quote_forecasts_and_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     members = {f"s{i}": facts(silo=f"s{i}") for i in range(3)}
     quotes = quotes_of(train_spec(aggregation=CKKS), members)
     for quote in quotes.values():
@@ -191,6 +191,10 @@ def test_a_quote_forecasts_and_refuses_what_does_not_fit() -> None:
         assert told["upload_bytes"] > 4096 * 12 and told["error"] < 1e-6
         assert quote.releases[CIPHERTEXT] == quote.releases[SUM] == 4
     assert "encryption" not in quotes_of(train_spec(), members)["s0"].plan
+    with monkeypatch.context() as patch:
+        patch.setattr("secure.aggregation.ckks.facts.MEMORY", 700_000)
+        with pytest.raises(BadParameters, match="MiB at a coordinator of 3"):
+            quotes_of(train_spec(aggregation=CKKS), members)
     members.popitem()
     with pytest.raises(BadInput, match="3 silos"):
         quotes_of(train_spec(aggregation=CKKS), members)
@@ -200,7 +204,9 @@ def test_a_quote_forecasts_and_refuses_what_does_not_fit() -> None:
 
 
 def test_what_does_not_fit_is_refused_before_a_key_is_made() -> None:
-    with pytest.raises(BadParameters, match="MiB"):
+    with pytest.raises(BadParameters, match="MiB at a silo"):
         Budget(1 << 26, 10, 8.0)
+    with pytest.raises(BadParameters, match="MiB at a coordinator of 64"):
+        Budget(1 << 21, 10, 8.0).check_coordinator(64)
     with pytest.raises(BadParameters, match="fewer rounds"):
         Budget(1 << 23, 100_000, 8.0)
