@@ -2,7 +2,8 @@
 
 A round of ten silos and 100,000 values under CKKS, in one process. One silo's time is all that its
 own process would do in the round: quantize and encrypt, and, at the two silos that open the sum,
-the product with the key and the flood. Transport, the durable write and the wait for others are
+the product with the key and the flood. It is the time of one core, because nothing in it waits;
+the time by the clock is shown beside it. Transport, the durable write and the wait for others are
 not in it; the key, which is made once per job, is shown. Claims:
 
 - one silo takes at most 0.3 seconds, also one that opens;
@@ -10,8 +11,10 @@ not in it; the key, which is made once per job, is shown. Claims:
 - the sum is the plain sum of the silos' integers (the number of values that differ is 0);
 - the error of the weighted mean is within the proved bound.
 
-The bytes are the forecast's. The error that was seen is calibrated, an estimate; the bound beside
-it is proved (secure/aggregation/ckks/facts.py). `--quick` plays fewer rounds.
+Beside it the same values in TenSEAL's own vectors, encrypted by a public key at degree 8,192 with
+primes of 60, 40 and 60 bits as its tutorials choose them, which are held to nothing. The error
+that was seen is calibrated, an estimate; the bound beside it is proved
+(secure/aggregation/ckks/facts.py). `--quick` plays fewer rounds.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Job:
         rng = np.random.default_rng(round)
         budget = self.terms.budget
         reals = {name: rng.normal(size=VALUES) for name in self.silos}
-        self.seconds = dict.fromkeys(self.silos, 0.0)
+        self.seconds, self.clock = dict.fromkeys(self.silos, 0.0), dict.fromkeys(self.silos, 0.0)
         self.coordinator = 0.0
         adder = Adder(self.terms.at(round))
         plain = np.zeros(VALUES, dtype=np.int64)
@@ -83,23 +86,43 @@ class Job:
         self.error = float(np.abs(budget.quantizer.dequantize(total) - exact).max())
 
     def _timed(self, party: str, work: Callable[[], T]) -> T:
-        begun = time.perf_counter()
+        begun, at = time.thread_time(), time.perf_counter()
         result = work()
-        taken = time.perf_counter() - begun
+        taken, passed = time.thread_time() - begun, time.perf_counter() - at
         self.seconds[party] = self.seconds.get(party, 0.0) + taken
+        self.clock[party] = self.clock.get(party, 0.0) + passed
         return result
+
+
+def library(values: np.ndarray) -> tuple[float, int]:
+    """Encrypt a vector by TenSEAL's own means; return seconds of a core and bytes."""
+    import tenseal
+
+    context = tenseal.context(
+        tenseal.SCHEME_TYPE.CKKS,
+        poly_modulus_degree=8192,
+        coeff_mod_bit_sizes=[60, 40, 60],
+        n_threads=1,
+    )
+    context.global_scale = 2**40
+    begun = time.thread_time()
+    # 4,096 at a time: more than a ciphertext holds prints a warning.
+    parts = [values[i : i + 4096].tolist() for i in range(0, len(values), 4096)]
+    size = sum(len(tenseal.ckks_vector(context, part).serialize()) for part in parts)
+    return time.thread_time() - begun, size
 
 
 def measure(claims: Claims, quick: bool) -> None:
     """Play rounds, one unmeasured before."""
     job = Job()
     job.play(0)
-    others, opening, coordinator, errors, wrong = [], [], [], [], 0
+    others, opening, clock, coordinator, errors, wrong = [], [], [], [], [], 0
     for round in range(1, 4 if quick else 11):
         job.play(round)
         openers = job.terms.openers
         opening += [job.seconds[name] for name in openers]
         others += [seconds for name, seconds in job.seconds.items() if name not in openers]
+        clock += [job.clock[name] for name in openers]
         coordinator.append(job.coordinator)
         errors.append(job.error)
         wrong = max(wrong, job.wrong)
@@ -111,12 +134,15 @@ def measure(claims: Claims, quick: bool) -> None:
         "s",
         0.3,
     )
-    claims.report("the slowest of all", max(opening + others), "s")
+    claims.report("the same by the clock", statistics.median(clock), "s")
     claims.report("the coordinator, all silos and the sum", statistics.median(coordinator), "s")
     claims.report("making a job's key, per silo", job.key_seconds, "s")
     claims.report("a silo's ciphertexts", job.upload / 2**20, "MiB")
     claims.report("what a silo that opens answers", job.answer / 2**20, "MiB")
     claims.at_most("ciphertexts over 32-bit floats", job.upload / (4 * VALUES), "x", 3.1)
+    seconds, size = library(np.random.default_rng(0).normal(size=VALUES))
+    claims.report("TenSEAL's own vectors over 32-bit floats", size / (4 * VALUES), "x")
+    claims.report("TenSEAL's own vectors, encrypted and serialized", seconds, "s")
     claims.at_most("values of the sum that differ", wrong, "values", 0)
     claims.at_most(
         "error of the mean, seen, over the proved bound",

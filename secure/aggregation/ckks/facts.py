@@ -100,14 +100,14 @@ class Budget:
         object.__setattr__(self, "flood", flood)
         room = (MODULUS // 2 - (1 << (self.shift - 2))) >> self.shift
         bound = min(room - SLACK, (1 << MOST_BITS) - 1)
-        if bound < 1 << LEAST_BITS:
+        if bound.bit_length() < LEAST_BITS or bound < 1:
             raise BadParameters(
                 f"{self.length:,} values in {self.rounds:,} rounds leave "
-                f"{max(bound, 1).bit_length()} bits for a value beside the noise that hides the "
+                f"{max(bound, 0).bit_length()} bits for a value beside the noise that hides the "
                 "key; take fewer rounds, or aggregation: masked",
                 field="rounds",
                 value=self.rounds,
-                allowed=f"{LEAST_BITS} bits",
+                allowed=f"at least {LEAST_BITS} bits",
             )
         object.__setattr__(self, "quantizer", Quantizer(range=self.range, levels=2 * bound + 1))
         self._fits("a silo", self.silo_memory)
