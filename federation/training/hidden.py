@@ -21,9 +21,12 @@ Mean = Callable[[int, State, bytes], State]
 
 
 class HiddenSilo(Protocol):
-    """A silo's side; `steps` names the requests that it answers."""
+    """A silo's side."""
 
-    steps: Collection[str]
+    @property
+    def steps(self) -> Collection[str]:
+        """The requests that it answers."""
+        ...
 
     def answer(self, step: str, round: int, body: bytes) -> bytes:
         """Take one step of a round whose update was made."""

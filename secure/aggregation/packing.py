@@ -158,7 +158,8 @@ S = TypeVar("S", bound=Signed)
 
 def signed(facts: Facts, message: S, key: Signer) -> S:
     """Return the message with its sender's signature."""
-    return replace(message, signature=key.sign(_statement(facts, message)))
+    made: dict[str, Any] = {"signature": key.sign(_statement(facts, message))}
+    return replace(message, **made)
 
 
 def check_signature(facts: Facts, message: Signed) -> None:
