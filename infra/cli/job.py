@@ -142,7 +142,7 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
     )
     encryption = next(iter(document["silos"].values()))["plan"].get("encryption")
     if encryption:
-        mib = {name: f"{size / 2**20:.1f} MiB" for name, size in encryption.items()}
+        mib = {name: f"{size / 2**20:.2f} MiB" for name, size in encryption.items()}
         note(
             screen,
             f"Encrypted: each silo sends {mib['upload_bytes']} a round and needs "

@@ -71,6 +71,7 @@ class Key:
         self._front = _seeded_front(self._context.first_parms_id())
         key = seal.SecretKey()
         key.load(self._context, self._holding(_secret_file(self._context.key_parms_id(), secret)))
+        self._holding(b"")
         self._encryptor = seal.Encryptor(self._context, key)
         self._decryptor = seal.Decryptor(self._context, key)
         self._evaluator = seal.Evaluator(self._context)

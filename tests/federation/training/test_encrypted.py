@@ -124,6 +124,7 @@ def test_every_ciphertext_and_opened_sum_is_in_the_egress_log(home: Home) -> Non
     for at, name in enumerate(names):
         ledger = open_ledger(home, name)
         lines = [e.data for e in ledger.entries() if e.kind == "egress"]
+        assert ledger.verify().ok
         ledger.close()
         found = {(line["name"], line["protection"]) for line in lines}
         expected = {("update", "unprotected"), (CIPHERTEXT, "encrypted")}
