@@ -1,8 +1,8 @@
 """The public facts of a job's encrypted sums: grid, flood, error, bytes and memory.
 
-    >>> terms = Terms("heart", "job-1", members, length=100_000, rounds=20)    # doctest: +SKIP
-    >>> terms.flood, terms.shift, terms.quantizer.step                          # doctest: +SKIP
-    (55, 58, 3.7e-09)
+    >>> budget = Budget(length=100_000, rounds=20, range=8.0)
+    >>> budget.flood, budget.shift, budget.upload
+    (55, 58, 1230400)
 
 Everything follows from the length of the vectors, the number of rounds and the range of a value,
 for as many silos as there may ever be, so that a quote can state it before anybody takes part.

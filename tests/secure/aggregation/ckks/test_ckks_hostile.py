@@ -145,6 +145,22 @@ def test_a_job_has_one_key() -> None:
         honest.encrypt(second, 1, INPUTS["silo-01"])
 
 
+def test_another_list_of_a_round_gets_another_flood() -> None:
+    """A silo that signs twice: the difference of what is opened still hides the key."""
+    seeds = [bytes(SEED), unpack(FACTS, Half, HALVES[3]).seeds]
+    opener = PLAY.silos["silo-00"]
+    opened = []
+    for own in seeds:
+        asked = opening([*HALVES[:3], resigned(HALVES[3], "silo-03", seeds=own)])
+        opened.append(unpack(FACTS, Opened, opener.open(PLAY.deal, 0, asked)).values)
+    primes = np.array(DATA, dtype=np.uint64)[:, None]
+    key = opener._held(PLAY.deal)
+    first, second = (from_bytes(one, 2, TERMS.length) for one in opened)
+    apart = (first + primes - second) % primes
+    known = (key.times(seeds[:1]) + primes - key.times(seeds[1:])) % primes
+    assert not (apart == known[:, : TERMS.length]).any()
+
+
 # Silos
 
 
