@@ -12,6 +12,7 @@ from typing import Any
 from federation.model_card import model_card
 from federation.plots import draw
 from federation.record import Job
+from federation.spec import AggregationSpec
 from privacy.ledger import Receipt
 from privacy.ledger.durable import write_durably
 
@@ -105,6 +106,9 @@ def _markdown(
     excluded = sum(balances[s]["after"]["unprotected"] for s in balances)
     if excluded:
         lines += ["", f"**The guarantee excludes {excluded} unprotected releases.**"]
+    aggregation = job.spec.model_dump(mode="json").get("aggregation")
+    if aggregation:
+        lines += ["", AggregationSpec.model_validate(aggregation).guarantee]
     if "budget" in plots:
         lines += ["", f"![Budget before and after]({plots['budget']})"]
     lines += _metrics(outcome.get("metrics", {}))

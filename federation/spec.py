@@ -79,26 +79,45 @@ class PrivacySpec(Block):
         return self
 
 
+_WHO_SEES = {
+    "plain": "The coordinator saw every silo's update as it was released.",
+    "masked": (
+        "The coordinator learned the weighted mean of the silos' updates and no silo's own, unless "
+        "a third of the silos or more told it theirs (pairwise masks). The mean itself may tell of "
+        "one silo; the masks change no epsilon."
+    ),
+    "ckks": (
+        "The coordinator learned the weighted mean of the silos' updates and no silo's own, "
+        "provided that it was honest but curious and worked together with no silo: the silos hold "
+        "the key of the encryption (CKKS, 128 bits), and one of them with the coordinator can read "
+        "every update. The mean itself may tell of one silo; the encryption changes no epsilon."
+    ),
+}
+
+
 class AggregationSpec(Block):
     """How the coordinator combines what the silos release.
 
-    `plain`: the coordinator sees every silo's release. `masked`: it learns their weighted mean and
-    no silo's own; a change of a parameter in one round is clipped to +-`range`.
+    `plain`: the coordinator sees every silo's release. `masked` and `ckks`: it learns their
+    weighted mean and no silo's own (`guarantee` says against whom); a change of a parameter in one
+    round is clipped to +-`range`.
     `rule` is `mean`, or one that up to `faulty` hostile silos cannot steer (`federation.robust`);
     those give every silo one voice, whatever its size, and see every release.
     """
 
-    name: Literal["plain", "masked"] = "plain"
+    name: Literal["plain", "masked", "ckks"] = "plain"
     rule: Literal["mean", "median", "trimmed_mean", "krum", "flag"] = "mean"
     faulty: Annotated[int, Within(1, 10**6)] | None = None
     range: Annotated[float, Within(1e-6, 1e6)] | None = None
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        if self.name == "masked" and self.rule != "mean":
-            raise ValueError(f"masked sums show no single update, which {self.rule} has to see")
-        if self.range is not None and self.name != "masked":
-            raise ValueError(f"range belongs to masked; here: {self.name}")
+        if self.hidden and self.rule != "mean":
+            raise ValueError(
+                f"{self.name} sums show no single update, which {self.rule} has to see"
+            )
+        if self.range is not None and not self.hidden:
+            raise ValueError(f"range belongs to masked and ckks; here: {self.name}")
         return self
 
     @model_validator(mode="after")
@@ -111,10 +130,20 @@ class AggregationSpec(Block):
         return self
 
     @property
+    def hidden(self) -> bool:
+        """Whether the coordinator learns the sum of updates only."""
+        return self.name != "plain"
+
+    @property
+    def guarantee(self) -> str:
+        """Who sees single updates, and what rests on that, in words for reports and cards."""
+        return _WHO_SEES[self.name]
+
+    @property
     def least_silos(self) -> int:
         """The fewest silos among which the rule means anything."""
         faulty = self.faulty or 0
-        if self.name == "masked":
+        if self.hidden:
             return 3
         return {"mean": 1, "trimmed_mean": 2 * faulty + 1, "krum": 2 * faulty + 3}.get(self.rule, 3)
 

@@ -16,28 +16,25 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from nacl.secret import SecretBox
 from safetensors.torch import load
 
 from federation.robust import State
+from federation.training.changes import changed, flat, length, range_of, share
 from privacy.ledger.durable import write_durably
-from secure.aggregation.messages import Survivors, unpack
+from secure.aggregation.messages import Survivors
+from secure.aggregation.packing import unpack
 from secure.aggregation.participant import Participant
-from secure.aggregation.quantize import Quantizer, normalised
+from secure.aggregation.quantize import Quantizer
 from secure.aggregation.rounds import Round
 from secure.aggregation.server import Server
 from secure.errors import BadMessage, RoundRefused
 
 if TYPE_CHECKING:
     from federation.jobs.base import CoordinatorContext, SiloContext
-    from federation.settings import Sizes
     from federation.training.specs import Spec
 
 STEPS = ("advertise", "share", "mask", "consent", "unmask")
@@ -48,15 +45,12 @@ _ATTEMPT = 4
 
 BITS = 32
 
-DEFAULT_RANGE = 8.0
-"""Where a spec names no range: no parameter of a sane model changes by more in one round."""
-
 
 def masked_mean(context: CoordinatorContext, round: int, state: State, model: bytes) -> State:
     """Play one round with who is present; return `state` plus the weighted mean of the changes."""
     quantizer = _quantizer(context.spec, len(context.members))
     attempt = secrets.token_bytes(_ATTEMPT)
-    server = Server(_facts(context, round, attempt, _length(state), quantizer))
+    server = Server(_facts(context, round, attempt, length(state), quantizer))
     context.ask("update", round, model)
     mail = dict.fromkeys(context.quotes, b"")
     for step in STEPS:
@@ -68,14 +62,7 @@ def masked_mean(context: CoordinatorContext, round: int, state: State, model: by
     if len(server.survivors) < len(context.members):
         sizes = {silo: context.facts[silo].sizes for silo in context.members}
         mean /= sum(share(context.spec, silo, sizes) for silo in server.survivors)
-    return _changed(state, mean)
-
-
-def share(spec: Spec, silo: str, sizes: Mapping[str, Sizes]) -> float:
-    """A silo's public part of the mean: by declared sizes, or the same for all."""
-    by_size = spec.strategy.weighting == "size"
-    units = {s: float(of.units(spec.privacy.unit)) if by_size else 1.0 for s, of in sizes.items()}
-    return normalised(units)[silo]
+    return changed(state, mean)
 
 
 class MaskedSilo:
@@ -84,6 +71,8 @@ class MaskedSilo:
     The state of each round is sealed under the job's secret and written durably before what it
     answers leaves, so that no crash makes the silo say two things in one round.
     """
+
+    steps = STEPS
 
     def __init__(self, context: SiloContext) -> None:
         self._context = context
@@ -99,7 +88,7 @@ class MaskedSilo:
         attempt, packed = body[:_ATTEMPT], body[_ATTEMPT:]
         tensors = load(change)
         quantizer = _quantizer(context.spec, len(context.members))
-        facts = _facts(context, round, attempt, _length(tensors), quantizer)
+        facts = _facts(context, round, attempt, length(tensors), quantizer)
         path = context.directory / "masks" / f"{round}-{attempt.hex()}"
         silo = self._participant(facts, path)
         match step:
@@ -109,7 +98,7 @@ class MaskedSilo:
                 answer = silo.share_keys(packed)
             case "mask":
                 own = share(context.spec, context.facts.silo, context.sizes)
-                vector = quantizer.quantize(_flat(tensors), weight=own)
+                vector = quantizer.quantize(flat(tensors), weight=own)
                 answer = silo.mask(packed, vector.values)
             case "consent":
                 self._agree_once(round, unpack(facts, Survivors, packed).survivors)
@@ -157,7 +146,7 @@ class MaskedSilo:
 def _quantizer(spec: Spec, silos: int) -> Quantizer:
     """As many levels as the sum of so many silos leaves room for."""
     bound = ((1 << (BITS - 1)) - 1) // silos
-    return Quantizer(range=spec.aggregation.range or DEFAULT_RANGE, levels=2 * bound + 1)
+    return Quantizer(range=range_of(spec), levels=2 * bound + 1)
 
 
 def _facts(
@@ -176,25 +165,3 @@ def _facts(
         bits=BITS,
         bound=quantizer.bound,
     )
-
-
-def _length(state: Mapping[str, torch.Tensor]) -> int:
-    return sum(value.numel() for value in state.values() if value.is_floating_point())
-
-
-def _flat(state: Mapping[str, torch.Tensor]) -> npt.NDArray[np.float64]:
-    parts = [state[name].double().numpy().ravel() for name in sorted(state)]
-    return np.concatenate(parts)
-
-
-def _changed(state: State, change: npt.NDArray[np.float64]) -> State:
-    changed, at = {}, 0
-    for name in sorted(state):
-        value = state[name]
-        if value.is_floating_point():
-            part = change[at : at + value.numel()].reshape(tuple(value.shape))
-            changed[name] = (value.double() + torch.from_numpy(part)).to(value.dtype)
-            at += value.numel()
-        else:
-            changed[name] = value.clone()
-    return changed

@@ -94,7 +94,12 @@ class Spec(JobSpec):
         return self.aggregation.least_silos
 
     def least_quorum(self, silos: int) -> int:
-        """What the aggregation needs; a masked sum opens nothing for fewer than its threshold."""
+        """What the aggregation needs.
+
+        A masked sum opens nothing for fewer than its threshold, an encrypted one is of all silos.
+        """
+        if self.aggregation.name == "ckks":
+            return silos
         if self.aggregation.name != "masked":
             return self.least_silos
         from secure.aggregation.rounds import threshold

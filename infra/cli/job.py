@@ -159,6 +159,16 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
         "Epsilon is the price of this job alone. The account counts it by its own filter, which "
         "holds for all jobs together, so prices and what is left need not add up.",
     )
+    encryption = next(iter(document["silos"].values()))["plan"].get("encryption")
+    if encryption:
+        mib = {name: f"{size / 2**20:.2f} MiB" for name, size in encryption.items()}
+        note(
+            screen,
+            f"Encrypted: each silo sends {mib['upload_bytes']} a round and needs "
+            f"{mib['silo_memory_bytes']}; two silos answer {mib['answer_bytes']} more; the "
+            f"coordinator needs {mib['coordinator_memory_bytes_per_silo']} per silo. A parameter's "
+            f"mean change is off by at most {encryption['error']:.1e} (proved).",
+        )
     if "subject" in document:
         total = document["subject"]
         screen.print(

@@ -99,7 +99,7 @@ def states(home: Home, job: str) -> list[State]:
     return found
 
 
-@pytest.mark.parametrize("aggregation", ["plain", "masked"])
+@pytest.mark.parametrize("aggregation", ["plain", "masked", "ckks"])
 def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggregation: str) -> None:
     job = Job.create(apart.home, spec(aggregation={"name": aggregation}))
     with apart.parties() as parties:
