@@ -101,7 +101,7 @@ def settled(home: Home, ask: Callable[..., Any], id: str) -> Job:
 def test_fifty_kills(
     home: Home, tacit: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    chance = random.Random(20)  # noqa: S311
+    chance = random.Random(20)
     ends: Counter[str] = Counter()
     for number in range(KILLS):
         victim = VICTIMS[number % len(VICTIMS)]
