@@ -818,6 +818,20 @@ def test_on_one_machine_what_ends_soon_is_renewed(
     assert home.transport("silo-1").read_bytes() != own
 
 
+def test_on_one_machine_a_seed_that_was_lost_and_a_silo_that_left_are_seen(tmp_path: Path) -> None:
+    home = Home(tmp_path / "fed")
+    tacit("init", home.root, "--example", "breast-cancer", "--silos", 2)
+    exchange.make_exchange(home)
+    home.seed("silo-1").unlink()
+    facts = yaml.safe_load(home.federation_file.read_text())
+    del facts["silos"]["silo-2"]
+    home.federation_file.write_text(yaml.safe_dump(facts, sort_keys=False))
+    exchange.make_exchange(home)
+    said = json.loads((home.exchange / "nats.json").read_text())["accounts"]["federation"]
+    known = {user["nkey"] for user in said["users"]}
+    assert known == {nats.public_key(home.seed(party)) for party in ("coordinator", "silo-1")}
+
+
 def test_a_silos_home_makes_no_exchange(joined: World, asked: World) -> None:
     for world in (joined, asked):
         with pytest.raises(NotFound, match="coordinator's home is elsewhere"):
