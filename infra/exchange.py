@@ -58,7 +58,12 @@ def make_exchange(home: Home, *, host: str = "127.0.0.1", port: int | None = Non
     for party in ("coordinator", *sorted(members)):
         if not home.seed(party).exists():
             nats.make_seed(home.seed(party))
-        if certificates.due(home.transport(party)) or party not in users(home):
+        known = users(home).get(party)
+        if (
+            certificates.due(home.transport(party))
+            or known is None
+            or known.nkey != nats.public_key(home.seed(party))
+        ):
             issue_here(home, party)
     configure(home)
 
@@ -111,12 +116,15 @@ def drop_user(home: Home, party: str) -> None:
 def configure(home: Home) -> bool:
     """Write the server's configuration from its users; whether a server here has taken it up.
 
-    Raises `Missing` where one runs here and does not.
+    A user that is no party of the federation now is left out. Raises `Missing` where a server runs
+    here and does not take it up.
     """
     host, port = _address(home)
+    federation = home.federation()
+    parties = {"coordinator", *federation.silos}
     said = nats.configuration(
-        home.federation().name,
-        {party: user.nkey for party, user in users(home).items()},
+        federation.name,
+        {party: user.nkey for party, user in users(home).items() if party in parties},
         directory=home.exchange,
         host=host if host in _LOOPBACK else "0.0.0.0",  # noqa: S104  # silos come from outside
         port=port,

@@ -162,17 +162,6 @@ def reload(configuration: Path, log: Path) -> bool:
     )
 
 
-def refuse_taken(listen: str) -> None:
-    """Refuse an address where somebody listens already (`Missing`)."""
-    if _listens(listen):
-        raise Missing(
-            f"{listen}: another process listens there, so the exchange cannot; end that one "
-            "(`tacit down` where it is an exchange), or name another port in exchange.yaml",
-            field="port",
-            value=listen,
-        )
-
-
 class Server:
     """A NATS server that is a child of this process and dies with it."""
 
@@ -196,7 +185,6 @@ class Server:
 
     def _started(self) -> subprocess.Popen[bytes]:
         listen = json.loads(self._configuration.read_text())["listen"]
-        refuse_taken(listen)
         child = start(command(self._configuration), environment={}, log=self._log)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and child.poll() is None:

@@ -719,6 +719,18 @@ def test_the_coordinators_key_is_rotated_and_every_silo_compares_it(joined: Worl
     tacit("silo", "gather", path, "--home", joined.home("north").root, code=4)
 
 
+def test_the_exchange_moves_and_nobody_signs_again(joined: World) -> None:
+    joined.fed.exchange_file.write_text("url: tls://moved.example:4333\n")
+    done = tacit("silo", "renew", "coordinator", "--home", joined.fed.root)
+    assert done["membership"] == 3 and done["unsigned"] == []
+    joined.take("north")
+    assert exchange.url(joined.home("north")) == "tls://moved.example:4333"
+    server = x509.load_pem_x509_certificate((joined.fed.exchange / "server.pem").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "moved.example" in names.get_values_for_type(x509.DNSName)
+    assert json.loads((joined.fed.exchange / "nats.json").read_text())["listen"] == "0.0.0.0:4333"
+
+
 def test_after_a_new_coordinators_key_an_open_job_can_only_be_ended(tmp_path: Path) -> None:
     """Its manifest is of the old key; the reservation comes back, and its receipts still verify."""
     home = Home(tmp_path / "fed")
@@ -804,6 +816,20 @@ def test_on_one_machine_what_ends_soon_is_renewed(
     exchange.make_exchange(home)
     assert (home.exchange / "server.pem").read_bytes() != server
     assert home.transport("silo-1").read_bytes() != own
+
+
+def test_on_one_machine_a_seed_that_was_lost_and_a_silo_that_left_are_seen(tmp_path: Path) -> None:
+    home = Home(tmp_path / "fed")
+    tacit("init", home.root, "--example", "breast-cancer", "--silos", 2)
+    exchange.make_exchange(home)
+    home.seed("silo-1").unlink()
+    facts = yaml.safe_load(home.federation_file.read_text())
+    del facts["silos"]["silo-2"]
+    home.federation_file.write_text(yaml.safe_dump(facts, sort_keys=False))
+    exchange.make_exchange(home)
+    said = json.loads((home.exchange / "nats.json").read_text())["accounts"]["federation"]
+    known = {user["nkey"] for user in said["users"]}
+    assert known == {nats.public_key(home.seed(party)) for party in ("coordinator", "silo-1")}
 
 
 def test_a_silos_home_makes_no_exchange(joined: World, asked: World) -> None:

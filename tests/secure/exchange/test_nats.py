@@ -18,7 +18,7 @@ from tests_backends import FEDERATION, PARTIES, Nats, Stack, certify, start_stac
 
 from federation.errors import Missing
 from infra import certificates
-from infra.nats import Server, is_public, make_seed, reload, rights
+from infra.nats import is_public, make_seed, reload, rights
 from secure.errors import ExchangeClosed, KeyFileError
 from secure.exchange import nats_endpoint
 from secure.exchange.nats_endpoint import token
@@ -328,15 +328,6 @@ def test_a_user_who_is_taken_out_is_cut_off_and_the_others_stay(
         gone.close()
     finally:
         exchange.close()
-        stack.server.stop()
-
-
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    stack = start_stack(tmp_path)
-    try:
-        with pytest.raises(Missing, match="another process listens there"):
-            Server(tmp_path / "nats.json", tmp_path / "other.log")
-    finally:
         stack.server.stop()
 
 
