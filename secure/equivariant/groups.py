@@ -98,11 +98,13 @@ class Dense:
 
     def rows(self, tensor: Tensor) -> Tensor:
         """Return K times a tensor along its first dimension."""
-        return torch.tensordot(self.matrix, tensor, dims=([1], [0]))
+        turned: Tensor = torch.tensordot(self.matrix, tensor, dims=([1], [0]))
+        return turned
 
     def columns(self, tensor: Tensor) -> Tensor:
         """Return a tensor times the inverse of K along its second dimension."""
-        return torch.tensordot(tensor, self.inverse, dims=([1], [0])).movedim(-1, 1)
+        turned: Tensor = torch.tensordot(tensor, self.inverse, dims=([1], [0]))
+        return turned.movedim(-1, 1)
 
     def repeated(self, times: int) -> Dense:
         """Return the key of a map of `times` positions per channel that was flattened."""

@@ -25,6 +25,12 @@ from secure.errors import BadMessage, BadSignature, KeyFileError
 from secure.exchange.sealing import seal_for, unseal
 from secure.keys import SigningKey, verify
 
+COST = {
+    "opslimit": pwhash.argon2id.OPSLIMIT_MODERATE,
+    "memlimit": pwhash.argon2id.MEMLIMIT_MODERATE,
+}
+"""What one guess of a passphrase costs: libsodium's middle setting, 256 MiB and about a second."""
+
 
 class SealingKey:
     """The seed of sealings; it never shows itself (no repr, no pickle, no log)."""
@@ -61,12 +67,8 @@ def lock(
         box = {"by": "owner", "box": seal_for(owner.public, key.secret).hex()}
     else:
         salt = utils.random(pwhash.argon2id.SALTBYTES)
-        cost = {
-            "opslimit": pwhash.argon2id.OPSLIMIT_MODERATE,
-            "memlimit": pwhash.argon2id.MEMLIMIT_MODERATE,
-        }
-        sealed = secret.SecretBox(_stretched(passphrase, salt, **cost)).encrypt(key.secret)
-        box = {"by": "passphrase", "salt": salt.hex(), **cost, "box": bytes(sealed).hex()}
+        sealed = secret.SecretBox(_stretched(passphrase, salt, **COST)).encrypt(key.secret)
+        box = {"by": "passphrase", "salt": salt.hex(), **COST, "box": bytes(sealed).hex()}
     document = {"manifest": manifest, "seed": box}
     signature = owner.sign(_statement(document)).hex()
     return json.dumps(document | {"signature": signature}, indent=1).encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 from torch import nn
 
@@ -33,12 +32,14 @@ _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """What does nothing in evaluation."""
 
 
-def from_torch(module: nn.Sequential, shape: Shape) -> Model:
+def from_torch(module: nn.Module, shape: Shape) -> Model:
     """Describe a network in evaluation mode; `shape` is that of one row.
 
     Raises `UnsupportedOperation` with the name and the type of the first module that has no
     translation, or that has an option which would change the result.
     """
+    if not isinstance(module, nn.Sequential):
+        raise _unknown("model", module)
     shape = tuple(shape)
     layers: list[Layer] = []
     entering = shape
@@ -101,8 +102,7 @@ def _layer(name: str, part: nn.Module, entering: Shape) -> list[Layer]:
         ):
             layer = _pool("avg_pool", part)
         case nn.AdaptiveAvgPool2d() if part.output_size in (1, (1, 1)) and len(entering) == 3:
-            window = cast(tuple[int, int], entering[1:])
-            layer = Pool(op="avg_pool", kernel=window, stride=window)
+            layer = Pool(op="avg_pool", kernel=entering[1:], stride=entering[1:])
         case nn.Flatten() if part.start_dim == 1 and part.end_dim == -1:
             layer = Flatten()
         case nn.GELU():
@@ -120,13 +120,7 @@ def _layer(name: str, part: nn.Module, entering: Shape) -> list[Layer]:
         case _ if isinstance(part, _NOTHING):
             return []
         case _:
-            raise UnsupportedOperation(
-                f"module {name}: {part} has no exact sealing",
-                field=name,
-                value=type(part).__name__,
-                allowed="Linear, Conv2d, BatchNorm, pools, Flatten, Softmax, Dropout, "
-                "ReLU, LeakyReLU, Tanh, GELU, SiLU, ELU, Softplus, Sigmoid, with default options",
-            )
+            raise _unknown(name, part)
     return [layer]
 
 
@@ -138,4 +132,14 @@ def _pool(op: str, part: nn.MaxPool2d | nn.AvgPool2d) -> Pool:
     kernel, stride = _pair(part.kernel_size), _pair(part.stride)
     return Pool.model_validate(
         {"op": op, "kernel": kernel, "stride": stride, "padding": _pair(part.padding)}
+    )
+
+
+def _unknown(name: str, part: nn.Module) -> UnsupportedOperation:
+    return UnsupportedOperation(
+        f"module {name}: {type(part).__name__}({part.extra_repr()}) has no exact sealing",
+        field=name,
+        value=type(part).__name__,
+        allowed="a Sequential of Linear, Conv2d, BatchNorm, pools, Flatten, Softmax, Dropout, "
+        "ReLU, LeakyReLU, Tanh, GELU, SiLU, ELU, Softplus, Sigmoid, with default options",
     )

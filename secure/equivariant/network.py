@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from secure.equivariant.architecture import Architecture, Keys, Seen, Transformed
-from secure.equivariant.errors import BadModel, UnsupportedOperation
+from secure.equivariant.errors import BadModel
 from secure.equivariant.groups import ORTHOGONAL, SIGNED, Dense, Group, Monomial
 from secure.equivariant.inputs import Inputs, Rows
 from secure.equivariant.operations import BatchNorm, Layer, Shape, Weighted, Weights, groups
@@ -73,12 +73,11 @@ class Network(Architecture):
     def transform(self, weights: Weights, secret: bytes) -> Transformed:
         """Seal every layer; batch norms are folded into the layer before them first."""
         plain, folded = fold(self, weights)
-        layers = tuple(part for part in plain.layers if not isinstance(part, BatchNorm))
-        shapes, allowed = plain.shapes(), groups(layers)
+        shapes, allowed = plain.shapes(), groups(plain.layers)
         keys = Keys(secret)
         key = entry = keys.draw("input", affordable(allowed[0], shapes[0][0]), shapes[0][0])
         sealed: dict[str, Tensor] = {}
-        for place, layer in enumerate(layers):
+        for place, layer in enumerate(plain.layers):
             if isinstance(layer, Weighted):
                 group = affordable(allowed[place + 1], layer.outputs)
                 following = keys.draw(layer.name, group, layer.outputs)
@@ -115,17 +114,10 @@ def fold(network: Network, weights: Weights) -> tuple[Network, dict[str, Tensor]
     layers: list[Layer] = []
     folded = dict(weights)
     for layer in network.layers:
-        if not isinstance(layer, BatchNorm):
+        before = layers[-1] if layers else None
+        if not isinstance(layer, BatchNorm) or not isinstance(before, Weighted):
             layers.append(layer)
             continue
-        before = layers[-1] if layers else None
-        if not isinstance(before, Weighted):
-            raise UnsupportedOperation(
-                f"batch_norm {layer.name}: it must follow a linear layer or convolution",
-                field=layer.name,
-                value="batch_norm",
-                allowed="directly behind linear or convolution",
-            )
         gain, shift, mean, variance = (folded.pop(name) for name in layer.tensors())
         factor = gain / (variance + layer.epsilon).sqrt()
         weight = folded[f"{before.name}.weight"]

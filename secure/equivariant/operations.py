@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from secure.equivariant.errors import BadModel
+from secure.equivariant.errors import BadModel, UnsupportedOperation
 from secure.equivariant.groups import (
     ORTHOGONAL,
     PERMUTATION,
@@ -164,6 +164,19 @@ class BatchNorm(Part):
         weight, bias, mean, variance = (weights[name] for name in self.tensors())
         return functional.batch_norm(x, mean, variance, weight, bias, eps=self.epsilon)
 
+    def before(self, after: Group) -> Group:
+        """One that was not folded has no key: its factors differ from feature to feature."""
+        raise UnsupportedOperation(
+            f"batch_norm {self.name}: it must follow a linear layer or convolution",
+            field=self.name,
+            value=self.op,
+            allowed="directly behind linear or convolution",
+        )
+
+    def through(self, key: Key, entering: Shape) -> Key:
+        """Never asked: `before` refuses."""
+        raise NotImplementedError
+
 
 class Activation(Part):
     """A function of every coordinate."""
@@ -272,12 +285,11 @@ Weighted = Linear | Convolution
 Layer = Linear | Convolution | BatchNorm | Activation | Pool | Flatten | Softmax
 
 
-def groups(layers: tuple[Weighted | Activation | Pool | Flatten | Softmax, ...]) -> list[Group]:
+def groups(layers: tuple[Layer, ...]) -> list[Group]:
     """Return the group allowed before each layer, and last the one at the output."""
     allowed = [ORTHOGONAL]
     for layer in reversed(layers):
-        weighted = isinstance(layer, Weighted)
-        allowed.append(ORTHOGONAL if weighted else layer.before(allowed[-1]))
+        allowed.append(ORTHOGONAL if isinstance(layer, Weighted) else layer.before(allowed[-1]))
     return allowed[::-1]
 
 

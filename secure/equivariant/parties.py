@@ -15,6 +15,7 @@ node computed what it was asked; `secure.verification` does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from secure.equivariant.attacks.probes import Probes
 from secure.equivariant.errors import BadInput, SameParty
 from secure.equivariant.groups import Dense, Key, Monomial
 from secure.equivariant.inputs import AnyTakes, Inputs, Rows, Tokens
-from secure.equivariant.keys import SealingKey, lock
+from secure.equivariant.keys import SealingKey, lock, unlock
 from secure.equivariant.model import Model
 from secure.equivariant.report import LABEL, Report
 from secure.errors import BadMessage
@@ -88,6 +89,11 @@ class Owner:
         `SameParty` where the node is also the owner or the silo, and `BadModel` or
         `UnsupportedOperation` where the model cannot be sealed.
         """
+        for name, public in (("node", node), ("silo", silo)):
+            if not re.fullmatch("[0-9a-f]{64}", public):
+                raise BadInput(
+                    f"{name}: not a public key", field=name, allowed="64 hexadecimal digits"
+                )
         for name, other in (("owner", self._key.public), ("silo", silo)):
             if node == other:
                 raise SameParty(
@@ -101,7 +107,7 @@ class Owner:
         own = key.for_node(node, model.digest)
         sealed, done = model.transform(own.secret)
         now = self._clock().replace(microsecond=0)
-        common = {
+        common: dict[str, Any] = {
             "protection": LABEL,
             "sealing": wire.digest(sealed.digest.encode(), node.encode(), now.isoformat().encode()),
             "owner": self._key.public,
@@ -140,6 +146,29 @@ class Owner:
             report=attack(model, sealed, done, base=base or model, probes=probes),
             key=own,
         )
+
+    def attack(
+        self,
+        model: Model,
+        sealed: bytes,
+        key_file: bytes,
+        *,
+        base: Model | None = None,
+        probes: Probes | None = None,
+        passphrase: str | None = None,
+    ) -> Report:
+        """Attack what a node was sent, again: with another base, or with better probes.
+
+        Raises `BadInput` where `model` is not the one that was sealed, and the errors of `unlock`
+        and `Node` where the key file or the sealed model was changed.
+        """
+        key, manifest = unlock(key_file, self._key, passphrase)
+        if manifest["base"] != model.digest:
+            raise BadInput("model: not the one that was sealed", field="model", value=model.digest)
+        node = Node(sealed, me=manifest["node"], owner=self._key.public)
+        node.manifest.check_sealing(manifest["sealing"])
+        done = model.transform(key.secret)[1]
+        return attack(model, node.model, done, base=base or model, probes=probes)
 
 
 class Node:

@@ -73,4 +73,5 @@ class Stream:
         generate random matrices from the classical compact groups", 2007, section 5).
         """
         q, r = torch.linalg.qr(self.normal(n * n).reshape(n, n))
-        return q * torch.sign(torch.diagonal(r))
+        turned: Tensor = q * torch.sign(torch.diagonal(r))
+        return turned

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -76,7 +76,7 @@ BERT = {
 NOT_WEIGHTS = re.compile(r".*\.rotary_emb\.inv_freq|bert\.embeddings\.position_ids")
 """Buffers that some files carry and that the description implies."""
 
-BERT_HEADS = {
+BERT_HEADS: dict[str, Literal["tokens", "sequence", "masked"]] = {
     "BertForTokenClassification": "tokens",
     "BertForSequenceClassification": "sequence",
     "BertForMaskedLM": "masked",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 def axes(rows: Tensor) -> Tensor:
     """Return the principal axes [d, d] of rows [n, d] as columns, signs by the third moment."""
-    vectors = torch.linalg.eigh(rows.T @ rows)[1]
+    vectors: Tensor = torch.linalg.eigh(rows.T @ rows)[1]
     signs = torch.sign(((rows @ vectors) ** 3).sum(dim=0))
     return vectors * torch.where(signs == 0, 1.0, signs)
 
@@ -24,13 +24,14 @@ def procrustes(theirs: Tensor, ours: Tensor) -> Tensor:
     Schoenemann, "A generalized solution of the orthogonal Procrustes problem", 1966.
     """
     left, _, right = torch.linalg.svd(theirs.T @ ours)
-    return left @ right
+    turn: Tensor = left @ right
+    return turn
 
 
 def nearest(rows: Tensor, among: Tensor, chunk: int = 1024) -> Tensor:
     """Return for each row the place of the nearest one in `among`, int64."""
     squares = (among**2).sum(dim=1)
-    found = [(squares - 2 * part @ among.T).argmin(dim=1) for part in rows.split(chunk)]
+    found = [(squares - 2 * part @ among.T).argmin(dim=1) for part in torch.split(rows, chunk)]
     return torch.cat(found)
 
 
@@ -40,13 +41,18 @@ def ridge(states: Tensor, targets: Tensor) -> Tensor:
     if n < d:
         gram = states @ states.T
         penalty = 1e-4 * gram.diagonal().mean() * torch.eye(n, dtype=gram.dtype)
-        return states.T @ torch.linalg.solve(gram + penalty, targets)
+        return states.T @ _solved(gram + penalty, targets)
     gram = states.T @ states
     penalty = 1e-4 * gram.diagonal().mean() * torch.eye(d, dtype=gram.dtype)
-    return torch.linalg.solve(gram + penalty, states.T @ targets)
+    return _solved(gram + penalty, states.T @ targets)
 
 
 def explained(truth: Tensor, guess: Tensor) -> float:
     """Return the share of the variance of `truth` that a guess explains; 0 at worst."""
     spread = (truth - truth.mean(dim=0)).square().sum()
     return float((1 - (truth - guess).square().sum() / spread).clamp(min=0))
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    solution: Tensor = torch.linalg.solve(matrix, right)
+    return solution

@@ -35,7 +35,9 @@ def recognised(maps: Tensor, images: Tensor) -> tuple[float, float, float]:
     Returns the mean similarity of the most similar map (either sign) to its own image, the same to
     another image, and the share of images that are the most similar of all to their own maps.
     """
-    pictures = functional.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), maps.shape[-2:])
+    pictures = functional.adaptive_avg_pool2d(
+        images.mean(dim=1, keepdim=True), (maps.shape[-2], maps.shape[-1])
+    )
     shown, pictures = _ranged(maps), _ranged(pictures)[:, 0]
     n = len(maps)
     scores = torch.stack(

@@ -34,7 +34,7 @@ def ranked(states: Tensor, base: Model, reference: Tensor) -> Tensor:
     ours = last_states(base, reference)
     means = ours.mean(dim=(0, 1))
     weights = ridge((ours - means).flatten(0, 1), table[reference.flatten()])
-    unit = table / table.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    unit: Tensor = table / table.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return ((states - means) @ weights @ unit.T).argsort(dim=-1, descending=True)
 
 

@@ -66,7 +66,9 @@ def match_network(sealed: Model, base: Model) -> dict[str, Key]:
         biases = [m.weights.get(f"{layer.name}.bias", none).double() for m in (sealed, base)]
         group = affordable(allowed[place + 1], layer.outputs)
         if known is not None:
+            # A dense key is known only where states can lie; both sides are compared there.
             theirs = known.inverted().columns(theirs)
+            ours = known.inverted().columns(known.columns(ours))
             known = _behind_known(theirs.flatten(1), ours.flatten(1), group)
         else:
             known = _behind_turned(theirs.flatten(1), ours.flatten(1), biases, group)
@@ -124,7 +126,7 @@ def unturned(sealed: Model, base: Model, found: dict[str, Key]) -> tuple[Tensor,
     theirs = found[name].inverted().rows(theirs)
     # Every output and kernel position is one equation on the features or channels.
     flat = [w.movedim(1, -1).reshape(-1, w.shape[1]) for w in (theirs, ours)]
-    back = torch.linalg.pinv(flat[1])
+    back: Tensor = torch.linalg.pinv(flat[1])
     return back @ flat[0], back @ flat[1]
 
 
@@ -144,7 +146,8 @@ def first_hidden(network: Network, found: dict[str, Key]) -> tuple[int, Key]:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    scaled: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    return scaled
 
 
 def _assigned(cost: Tensor) -> Tensor:

@@ -92,24 +92,55 @@ def tokens(model: Model, n: int, length: int, seed: int = 1) -> Tensor:
 NETWORKS = {
     "logistic": lambda: ([nn.Flatten(), nn.Linear(30, 4)], (30,)),
     "mlp": lambda: (
-        [nn.Linear(30, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 32), nn.Tanh()]
-        + [nn.Linear(32, 16), nn.GELU(), nn.Dropout(0.5), nn.Linear(16, 5)],
+        [
+            nn.Linear(30, 64),
+            nn.BatchNorm1d(64),
+            nn.ReLU(),
+            nn.Linear(64, 32),
+            nn.Tanh(),
+            nn.Linear(32, 16),
+            nn.GELU(),
+            nn.Dropout(0.5),
+            nn.Linear(16, 5),
+        ],
         (30,),
     ),
     "deep-linear": lambda: ([nn.Linear(12, 20), nn.Linear(20, 6), nn.Softmax(dim=1)], (12,)),
     "digits8": lambda: (
-        [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, bias=False)]
-        + [nn.BatchNorm2d(12), nn.LeakyReLU(), nn.Flatten(), nn.Linear(48, 10)],
+        [
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 12, 3, bias=False),
+            nn.BatchNorm2d(12),
+            nn.LeakyReLU(),
+            nn.Flatten(),
+            nn.Linear(48, 10),
+        ],
         (1, 8, 8),
     ),
     "digits28": lambda: (
-        [nn.Conv2d(1, 6, 5, stride=2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten()]
-        + [nn.Linear(216, 32), nn.SiLU(), nn.Linear(32, 10)],
+        [
+            nn.Conv2d(1, 6, 5, stride=2),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(216, 32),
+            nn.SiLU(),
+            nn.Linear(32, 10),
+        ],
         (1, 28, 28),
     ),
     "colour": lambda: (
-        [nn.Conv2d(3, 8, 3, padding=1), nn.ELU(), nn.Conv2d(8, 8, 3, padding=1), nn.Sigmoid()]
-        + [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)],
+        [
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ELU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Sigmoid(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 4),
+        ],
         (3, 9, 9),
     ),
     "linear-pool": lambda: (
