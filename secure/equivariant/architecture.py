@@ -7,7 +7,7 @@ the sealed one run by the same `forward`, so sealing costs the node nothing.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -24,11 +24,9 @@ Seen = dict[str, Tensor]
 class Keys:
     """The keys drawn for one sealing, and the manifest's line for each."""
 
-    secret: bytes
-
-    def __post_init__(self) -> None:
-        self.by_name: dict[str, Key] = {}
-        self.boundaries: list[Boundary] = []
+    secret: bytes = field(repr=False)
+    by_name: dict[str, Key] = field(default_factory=dict, repr=False)
+    boundaries: list[Boundary] = field(default_factory=list)
 
     def stream(self, at: str) -> Stream:
         """The secret numbers of one boundary."""

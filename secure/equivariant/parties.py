@@ -222,7 +222,8 @@ class Silo:
     def seal(self, inputs: Inputs) -> bytes:
         """Seal one input, `{"rows": ..}` or `{"tokens": ..}`; `BadInput` for a wrong one."""
         self.manifest.check_date(self._clock())
-        dtype = inputs["rows"].dtype if "rows" in inputs else torch.float64
+        wide = "rows" in inputs and inputs["rows"].dtype == torch.float64
+        dtype = torch.float64 if wide else torch.float32
         checked = self.takes.checked(inputs, dtype)
         sealed = self.takes.sealed(checked, self._input.to(dtype))
         return wire.pack(

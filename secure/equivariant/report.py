@@ -64,10 +64,3 @@ class Report:
     def document(self) -> dict[str, Any]:
         """The report as plain JSON."""
         return asdict(self)
-
-    def finding(self, attack: str, knows: str) -> Finding:
-        """Return one finding by attack and knowledge."""
-        for found in self.findings:
-            if (found.attack, found.knows) == (attack, knows):
-                return found
-        raise KeyError((attack, knows))

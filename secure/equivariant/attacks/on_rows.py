@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import cast
 
@@ -69,18 +70,20 @@ def on_rows(
         "itself; the rest is what the first layer discards",
     )
     flat_rows, flat_seen = _flat(rows), _flat(seen)
-    unit = "pixels" if rows.dim() == 4 else "rows"
-    pairs = min(len(flat_rows) // 2, rows.shape[1] + 20)
+    unit = "images" if rows.dim() == 4 else "rows"
+    positions = len(flat_rows) // len(rows)  # of one image; a row has one
+    inputs = min(len(rows) // 2, math.ceil((rows.shape[1] + 20) / positions))
+    pairs = inputs * positions
     value = explained(
         flat_rows[pairs:], flat_seen[pairs:] @ traffic.solved(flat_seen[:pairs], flat_rows[:pairs])
     )
     yield Finding(
         "known plaintext",
-        f"{pairs} known {unit}",
+        f"{inputs} known {unit}",
         "share of the variance of other inputs",
         value,
         0.0,
-        f"{pairs} known {unit} give {value:.1%} of all others",
+        f"{inputs} known {unit} give back {value:.1%} of all others",
     )
     flat_reference = _flat(reference)
     turned = traffic.turned_back(flat_seen, flat_reference)

@@ -17,7 +17,7 @@ from secure.equivariant.model import Model
 from secure.equivariant.report import Finding
 
 BASE, NO_BASE = "public base", "no base"
-READ_TOKENS, SEARCHED = 4096, (4, 8)
+READ_TOKENS, SEARCHED = 4096, (2, 8)
 """How many tokens the attack on states ranks, and how many sequences and positions it searches."""
 
 

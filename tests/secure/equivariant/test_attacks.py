@@ -191,7 +191,7 @@ def test_the_report_on_tokens(make):
     assert value["weight matching", BASE] >= 0.99
     assert value["weight matching", NO_BASE] < 0.03
     assert value["hidden-state inversion", BASE] > 0.8
-    assert report.finding("token frequency", "32768 tokens of public text").value > 0.8
+    assert value["token frequency", "32768 tokens of public text"] > 0.8
     assert any(f.attack == "known plaintext" and f.value > 0.9 for f in report.findings)
     document = report.document()
     assert document["label"] == LABEL and "synthetic" in document["probes"]
