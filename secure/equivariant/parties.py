@@ -38,7 +38,7 @@ from secure.errors import BadMessage
 from secure.exchange.sealing import seal_for, unseal
 from secure.keys import SigningKey
 
-DAYS = 30
+DAYS, LONGEST = 30, 3660
 """How long a sealing is good for, unless said otherwise: a node collects what it sees."""
 
 _TAKES: TypeAdapter[Rows | Tokens] = TypeAdapter(AnyTakes)
@@ -102,8 +102,13 @@ class Owner:
                     value=node,
                     allowed=f"another party than the {name}",
                 )
-        if days < 1:
-            raise BadInput(f"days: {days} is below 1", field="days", value=days, allowed=">= 1")
+        if not 1 <= days <= LONGEST:
+            raise BadInput(
+                f"days: {days} is not from 1 to {LONGEST}",
+                field="days",
+                value=days,
+                allowed=f"1 to {LONGEST}",
+            )
         own = key.for_node(node, model.digest)
         sealed, done = model.transform(own.secret)
         now = self._clock().replace(microsecond=0)

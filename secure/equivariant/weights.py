@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +23,7 @@ from secure.equivariant.decoder import Decoder
 from secure.equivariant.encoder import Encoder
 from secure.equivariant.errors import BadModel, UnsupportedOperation
 from secure.equivariant.model import Model
+from secure.errors import SecureError
 
 LLAMA = {
     "model.embed_tokens.weight": "embed",
@@ -113,6 +115,10 @@ def read_directory(path: Path) -> Model:
     except KeyError as error:
         name = str(error.args[0])
         raise BadModel(f"{path}: {name} is missing", field=name) from None
+    except SecureError:
+        raise
+    except (ValidationError, AttributeError, TypeError, ValueError, ZeroDivisionError):
+        raise BadModel(f"{path}: config.json makes no model", field="config") from None
     return Model(architecture, weights)
 
 
@@ -208,6 +214,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise BadModel(f"{index}: {name!r} is no file beside it", field="weight_map")
+        if not (path / name).is_file():
+            raise BadModel(f"{path / name}: no such file", field="weights", value=str(path / name))
         try:
             tensors |= load_file(path / name)
         except SafetensorError:

@@ -40,17 +40,22 @@ def ridge(states: Tensor, targets: Tensor) -> Tensor:
     n, d = states.shape
     if n < d:
         gram = states @ states.T
-        penalty = 1e-4 * gram.diagonal().mean() * torch.eye(n, dtype=gram.dtype)
+        penalty = 1e-4 * _mean_square(gram) * torch.eye(n, dtype=gram.dtype)
         return states.T @ _solved(gram + penalty, targets)
     gram = states.T @ states
-    penalty = 1e-4 * gram.diagonal().mean() * torch.eye(d, dtype=gram.dtype)
+    penalty = 1e-4 * _mean_square(gram) * torch.eye(d, dtype=gram.dtype)
     return _solved(gram + penalty, states.T @ targets)
 
 
 def explained(truth: Tensor, guess: Tensor) -> float:
     """Return the share of the variance of `truth` that a guess explains; 0 at worst."""
-    spread = (truth - truth.mean(dim=0)).square().sum()
+    spread = (truth - truth.mean(dim=0)).square().sum().clamp(min=1e-300)
     return float((1 - (truth - guess).square().sum() / spread).clamp(min=0))
+
+
+def _mean_square(gram: Tensor) -> Tensor:
+    """The mean square of the states; not zero, where a dead layer makes them all equal."""
+    return gram.diagonal().mean().clamp(min=1e-12)
 
 
 def _solved(matrix: Tensor, right: Tensor) -> Tensor:

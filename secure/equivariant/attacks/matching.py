@@ -23,6 +23,10 @@ from secure.equivariant.network import Network, affordable
 from secure.equivariant.operations import Activation, Weighted, groups
 
 STEPS = 5
+LEADING = 128
+"""In how many of the principal coordinates rows are compared: enough to tell tokens apart."""
+CLOSE = 0.01
+"""A relative distance of tables below which the match is right beyond doubt."""
 
 
 def match_tokens(sealed: Model, base: Model) -> tuple[Tensor, Tensor]:
@@ -31,21 +35,29 @@ def match_tokens(sealed: Model, base: Model) -> tuple[Tensor, Tensor]:
     The base must have the same vocabulary and width.
     """
     theirs, ours = sealed.weights["embed"].double(), base.weights["embed"].double()
-    by_axes = nearest(theirs @ axes(theirs), ours @ axes(ours))
-    by_length = torch.empty_like(by_axes)
-    by_length[theirs.norm(dim=1).argsort()] = ours.norm(dim=1).argsort()
-    tries = [_refined(theirs, ours, guess) for guess in (by_axes, by_length)]
-    return min(tries, key=lambda tried: float((theirs - ours[tried[0]] @ tried[1].T).norm()))
+    frame = axes(theirs)[:, -LEADING:]
+    by_axes = nearest(theirs @ frame, ours @ axes(ours)[:, -LEADING:])
+    guess, basis, distance = _refined(theirs, ours, by_axes, frame)
+    if distance > CLOSE:  # a base that is not quite the model's: begin once more, by lengths
+        by_length = torch.empty_like(by_axes)
+        by_length[theirs.norm(dim=1).argsort()] = ours.norm(dim=1).argsort()
+        again = _refined(theirs, ours, by_length, frame)
+        guess, basis, _ = min((guess, basis, distance), again, key=lambda tried: tried[2])
+    return guess, basis
 
 
-def _refined(theirs: Tensor, ours: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+def _refined(
+    theirs: Tensor, ours: Tensor, guess: Tensor, frame: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """Match and turn in steps until nothing changes; also return what distance is left."""
     basis = procrustes(theirs, ours[guess])
     for _ in range(STEPS):
-        better = nearest(theirs, ours @ basis.T)
+        better = nearest(theirs @ frame, ours @ basis.T @ frame)
         if bool((better == guess).all()):
             break
         guess, basis = better, procrustes(theirs, ours[better])
-    return guess, basis
+    left = (theirs - ours[guess] @ basis.T).norm() / theirs.norm()
+    return guess, basis, float(left)
 
 
 def match_network(sealed: Model, base: Model) -> dict[str, Key]:

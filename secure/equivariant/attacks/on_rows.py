@@ -70,10 +70,10 @@ def on_rows(
         "itself; the rest is what the first layer discards",
     )
     flat_rows, flat_seen = _flat(rows), _flat(seen)
-    unit = "images" if rows.dim() == 4 else "rows"
     positions = len(flat_rows) // len(rows)  # of one image; a row has one
     inputs = min(len(rows) // 2, math.ceil((rows.shape[1] + 20) / positions))
     pairs = inputs * positions
+    unit = ("image" if rows.dim() == 4 else "row") + ("s" if inputs > 1 else "")
     value = explained(
         flat_rows[pairs:], flat_seen[pairs:] @ traffic.solved(flat_seen[:pairs], flat_rows[:pairs])
     )
@@ -83,7 +83,7 @@ def on_rows(
         "share of the variance of other inputs",
         value,
         0.0,
-        f"{inputs} known {unit} give back {value:.1%} of all others",
+        f"{inputs} known {unit}: they give back {value:.1%} of all others",
     )
     flat_reference = _flat(reference)
     turned = traffic.turned_back(flat_seen, flat_reference)

@@ -169,6 +169,46 @@ def test_a_key_is_its_matrix_whatever_it_acts_on(seed):
             assert torch.allclose(matrix(key.repeated(3), 3 * size), wide, atol=1e-12)
 
 
+def test_a_group_is_drawn_from_whole():
+    """Whatever a group allows is used: a key that moved nothing would be as exact."""
+    for group in GROUPS[:4]:
+        key = group.draw(Stream(b"w" * 32, group.name), 200)
+        moved = (key.order != torch.arange(200)).double().mean()
+        assert float(moved) > 0.9
+        negative = float((key.scale < 0).double().mean())
+        assert (0.3 < negative < 0.7) if group.signs else negative == 0
+        sizes = key.scale.abs()
+        spread = float(sizes.max() / sizes.min())
+        assert (spread > 3) if group.scales else bool((sizes == 1).all())
+    turn = ORTHOGONAL.draw(Stream(b"w" * 32), 50).matrix
+    assert float(turn.abs().max()) < 0.8
+
+
+def test_heads_are_drawn_whole():
+    architecture = decoder(heads=24, kv_heads=8, head_width=16).architecture
+    queries, shared, values, _ = architecture._head_keys(Keys(b"h" * 32), "at")
+    assert sorted(queries.order.tolist()) == list(range(24))
+    assert shared.order.tolist() != list(range(8))
+    # Query heads follow their key-value head, and change places within.
+    assert (queries.order // 3).tolist() == shared.order.repeat_interleave(3).tolist()
+    assert any(t.tolist() != sorted(t.tolist()) for t in queries.order.reshape(8, 3))
+    angles = torch.atan2(queries.blocks[::3, 8:, :8], queries.blocks[::3, :8, :8])
+    angles = angles.diagonal(dim1=1, dim2=2).flatten()
+    assert float(angles.max() - angles.min()) > 5 and len(angles.unique()) == 64
+    factors = queries.blocks[::3].norm(dim=2)
+    assert 0.5 < float(factors.min()) < 0.7 and 1.6 < float(factors.max()) < 2
+    for blocks in (
+        values.blocks,
+        encoder().architecture._head_keys(Keys(b"h" * 32), "e")[0].blocks,
+    ):
+        sizes = blocks.norm(dim=2)  # rows of D O: the factors
+        assert 0.5 < float(sizes.min()) < 0.7 and 1.5 < float(sizes.max()) < 2
+        eye = torch.eye(blocks.shape[1]).double()
+        turned = blocks / sizes[:, :, None]
+        assert torch.allclose(turned @ turned.mT, eye.expand_as(turned), atol=1e-10)
+        assert float(turned.abs().max()) < 0.999
+
+
 def test_queries_and_keys_meet_unchanged_wherever_they_stand():
     """q'.k' = q.k after rotary positions: the planes turn and scale against one another."""
     architecture = decoder().architecture

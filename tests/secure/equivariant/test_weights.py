@@ -281,7 +281,21 @@ def test_files_that_are_no_model_are_refused(tmp_path):
         (path / "config.json").write_text(text)
         with pytest.raises(BadModel, match="not"):
             read_directory(path)
+    for wrong in (
+        {"hidden_size": "48"},
+        {"num_attention_heads": 0},
+        {"rope_theta": "much"},
+        {"rope_parameters": [1]},
+        {"rms_norm_eps": None},
+        {"vocab_size": -1},
+    ):
+        (path / "config.json").write_text(json.dumps(LLAMA | wrong | {"head_dim": None}))
+        with pytest.raises(BadModel, match=r"config\.json"):
+            read_directory(path)
     (path / "config.json").write_text(json.dumps(LLAMA))
     (path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(BadModel, match="not safetensors"):
+        read_directory(path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(BadModel, match="no such file"):
         read_directory(path)
