@@ -160,6 +160,18 @@ def test_sealed_weights_share_no_row_with_plain_ones():
     assert torch.equal(sealed.weights["norm"], torch.ones(48).double())
 
 
+def test_the_up_branch_bears_signs_and_factors_of_its_own():
+    model = decoder(hidden=200)
+    sealed, done = model.transform(SECRET)
+    order = done.keys["layers.0.mlp"].order
+    plain = model.weights["layers.0.up"] * model.weights["layers.0.mlp_norm"]
+    ratio = sealed.weights["layers.0.up"].norm(dim=1) / plain[order].norm(dim=1)
+    assert 0.5 < float(ratio.min()) < 0.6 and 1.8 < float(ratio.max()) < 2
+    q = done.keys["residual"]
+    same = (sealed.weights["layers.0.up"] * q.columns(plain)[order]).sum(dim=1) > 0
+    assert 0.3 < float(same.double().mean()) < 0.7
+
+
 @pytest.mark.parametrize("changes", [{"heads": 5}, {"head_width": 7}])
 def test_heads_that_do_not_fit_are_refused(changes):
     with pytest.raises(BadModel, match="heads"):

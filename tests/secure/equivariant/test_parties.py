@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgpack
 import pytest
 import torch
 from tests_models import NETWORKS, decoder, encoder, network, rows, tokens
@@ -257,6 +258,22 @@ def test_damaged_bytes_are_refused(table, party):
         flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
         with pytest.raises(SecureError):
             use(flipped)
+
+
+def test_a_message_has_one_encoding_and_no_more_fields(table):
+    sealed = table.silo.seal({"rows": rows(table.model, 2)})
+    content = msgpack.unpackb(sealed)
+    assert msgpack.packb(content) == sealed
+    for other in (
+        dict(reversed(content.items())),
+        content | {"more": 1},
+        {name: content[name] for name in ("type", "sealing")},
+        content | {"tensors": content["tensors"].hex()},
+        content | {"type": "tacit sealed answer 1"},
+        list(content),
+    ):
+        with pytest.raises(BadMessage, match="sealed input"):
+            table.node.run(msgpack.packb(other))
 
 
 def test_an_answer_of_another_shape_or_kind_is_refused(table):
