@@ -156,7 +156,8 @@ def test_a_planted_value_stays_with_its_silo(
     prefect.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(prefect))
     with prefect_server(prefect) as server:
-        address = {"TACIT_PREFECT_URL": server.wait()}
+        # The stack has a Prefect of its own, whose database is in the home.
+        address = {"TACIT_PREFECT_URL": "" if apart else server.wait()}
         if apart:
             assert command(fed, "up").returncode == 0
         verb = ("submit", "--wait") if apart else ("run",)
