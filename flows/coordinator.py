@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -33,7 +32,7 @@ from flows.setup import setup
 from flows.worker import PAUSE, Unread
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 log = logging.getLogger("tacit.coordinator")
 
@@ -87,7 +86,9 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         if name in {deployment.flow_name for deployment in DEPLOYMENTS}:
             await asyncio.to_thread(self._drivers.give, key, f"{key} {name}")
             cancelled = await self._watched(flow_run.id)
-            ended = Crashed(message="its process ended first; tacit job list tells how the job is")
+            ended: State[Any] = Crashed(
+                message="its process ended first; tacit job list tells how the job is"
+            )
             await self._end(flow_run.id, Cancelled() if cancelled else ended)
         else:
             await self._end(flow_run.id, Failed(message=f"no flow {name!r} is run here"))
@@ -109,7 +110,7 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
                     self._drivers.interrupt(str(run))
         return cancelled
 
-    async def _end(self, run: UUID, state: Any) -> None:
+    async def _end(self, run: UUID, state: State[Any]) -> None:
         """Give a run this end where it has none; the server may be away for a while."""
         while True:
             try:
@@ -147,10 +148,10 @@ async def _set_up(home: Home) -> None:
     log.info("set up: %s", ", ".join(changed) or "nothing had to be changed")
 
 
-async def _watch(home: Home, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+async def _watch(home: Home) -> None:
     """Tell of silos whose desk does not answer."""
     while True:
-        await pause(WATCH)
+        await asyncio.sleep(WATCH)
         try:
             for silo in await asyncio.to_thread(silent, home):
                 log.warning("silo %s is silent", silo)

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import UUID
 
 from anyio.abc import TaskStatus
 from anyio.from_thread import start_blocking_portal
@@ -83,6 +84,7 @@ class SiloWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         self._jobs = home.silo(silo.name).jobs
         self._silo = silo
         self._sessions = sessions
+        self._flows: dict[UUID, str] = {}
 
     async def run(
         self,
@@ -115,8 +117,10 @@ class SiloWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
 
     async def _allowed(self, flow_run: FlowRun) -> str:
         """The job, where this silo's own ledger has started it on this very manifest."""
-        flow = await self.client.read_flow(flow_run.flow_id)
-        if flow.name != PARTICIPATE:
+        if flow_run.flow_id not in self._flows:  # a flow's name never changes
+            flow = await self.client.read_flow(flow_run.flow_id)
+            self._flows[flow_run.flow_id] = flow.name
+        if self._flows[flow_run.flow_id] != PARTICIPATE:
             raise BadInput("a flow that is not run here", field="flow", allowed=PARTICIPATE)
         order = parse(flow_run.parameters, Order, "flow run")
         await asyncio.to_thread(check_started, self._silo, order)

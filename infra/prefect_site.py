@@ -22,11 +22,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from federation.access import ExchangeConfig
-from federation.documents import load_yaml
 from federation.errors import Missing
 from federation.home import Home
-from infra import postgres
+from infra import exchange, postgres
 from infra.prefect_server import QUIET, migrated, server_environment, sqlite_url
 from infra.process import free_port
 from privacy.ledger.durable import write_durably
@@ -144,12 +142,13 @@ def admit(home: Home, silo: str, digest: str) -> None:
 
 
 def tokens(home: Home) -> dict[str, str]:
-    """The digest of each silo's token."""
+    """The digest of each silo's token, while the exchange knows the silo: a revoked one has none."""
     try:
         digests: dict[str, str] = json.loads((_place(home) / "silos.json").read_bytes())
     except FileNotFoundError:
         return {}
-    return digests
+    known = {path.stem for path in (home.exchange / "users").glob("*.json")}
+    return {silo: said for silo, said in digests.items() if silo in known}
 
 
 def fingerprint(token: str) -> str:
@@ -167,9 +166,13 @@ def make_prefect(home: Home) -> Site:
 
 
 def host_of(home: Home) -> str:
-    """The host of the coordinator's site: the exchange and the proxy listen there."""
-    url = load_yaml(home.exchange_file, ExchangeConfig).url
-    return url.removeprefix("tls://").rpartition(":")[0]
+    """The host of the coordinator's site, where the exchange and the proxy are reached."""
+    return exchange.url(home).removeprefix("tls://").rpartition(":")[0]
+
+
+def listens_at(host: str) -> str:
+    """Where a server that is reached at this host listens: silos may come from outside."""
+    return host if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104
 
 
 def ask(url: str, path: str, body: Any = None, *, auth: str | None = None) -> Any:

@@ -26,15 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federation.access import ExchangeConfig
-from federation.documents import load_yaml
 from federation.errors import Missing, TacitError
 from federation.home import Home
 from flows.pools import COORDINATOR, pool_of
-from infra import nats, postgres
-from infra.exchange import make_exchange
+from infra import exchange, nats, postgres
 from infra.prefect_server import server_command
-from infra.prefect_site import Site, make_prefect
+from infra.prefect_site import Site, host_of, listens_at, make_prefect
 from infra.process import start, stop, taken
 from privacy.ledger.durable import write_durably
 
@@ -88,7 +85,7 @@ def supervise(home: Home, *, prefect: bool = True) -> None:
         children: dict[str, _Child] = {}
         site = None
         try:
-            make_exchange(home)
+            exchange.make_exchange(home)
             if prefect:
                 site = make_prefect(home)
             _check_ports(home, site)
@@ -143,7 +140,7 @@ def up(home: Home, *, prefect: bool = True) -> None:
     while time.monotonic() < deadline:
         if supervisor is not None and supervisor.poll() is not None:
             raise Missing(_last_line(log), field="stack", value=str(log))
-        if running(home) and _serves(examine(home)):
+        if running(home) and _serves(home, examine(home)):
             return
         known = _known(home)
         if known is not None:
@@ -183,20 +180,20 @@ def examine(home: Home) -> dict[str, Any]:
     silos = sorted(home.federation().silos)
     lines: dict[str, dict[str, Any]]
     lines = {silo: {"serves": False, "clock_offset": None} for silo in silos}
-    exchange = False
+    answers = False
     if document is not None or home.exchange_file.exists():
         with (
             contextlib.suppress(ExchangeClosed, FileNotFoundError),
             engines.over_exchange(home) as parties,
         ):
-            exchange = True
+            answers = True
             lines = {silo: parties.hello(silo) for silo in silos}
     prefect = _examine_prefect(home) if document is not None and document.get("prefect") else None
     for silo in silos:
         lines[silo]["worker"] = None if prefect is None else _online(home, silo)
     return {
         "supervisor": None if document is None else document["pid"],
-        "exchange": exchange,
+        "exchange": answers,
         "prefect": prefect,
         "silos": lines,
     }
@@ -247,17 +244,18 @@ def _online(home: Home, party: str) -> bool:
     return any(worker["status"] == "ONLINE" for worker in found)
 
 
-def _serves(document: dict[str, Any]) -> bool:
-    """Whether every part of a stack that was examined is at work."""
+def _serves(home: Home, document: dict[str, Any]) -> bool:
+    """Whether every part that a supervisor here starts is at work."""
     prefect = document["prefect"]
-    return all(
-        line["serves"] and line["worker"] is not False for line in document["silos"].values()
-    ) and (prefect is None or prefect["worker"])
+    for silo in home.silo_names():
+        line = document["silos"].get(silo)
+        if line is not None and not (line["serves"] and line["worker"] is not False):
+            return False
+    return prefect is None or prefect["worker"]
 
 
 def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
     """How every child is made, in the order of starting; they are stopped in the reverse."""
-    exchange = home.coordinator / "exchange"
     parts: dict[str, Callable[[], _Child]] = {}
 
     def add(
@@ -284,7 +282,7 @@ def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
                 log=_server_log(home),
             )
         )
-    add("exchange", nats.command(exchange / "nats.json"), exchange / "nats.log")
+    add("exchange", nats.command(home.exchange / "nats.json"), home.exchange / "nats.log")
     if site is not None:
         proxy = [sys.executable, "-m", "infra.proxy", str(home.root)]
         add("proxy", proxy, place / "proxy.log")
@@ -310,8 +308,8 @@ def _postgres(place: Path, site: Site) -> _Child:
 
 def _check_ports(home: Home, site: Site | None) -> None:
     """Refuse to start where somebody else holds a port that is written down."""
-    config = load_yaml(home.exchange_file, ExchangeConfig)
-    host, _, port = config.url.removeprefix("tls://").rpartition(":")
+    port = exchange.url(home).rpartition(":")[2]
+    host = listens_at(host_of(home))
     wanted = [("url", host, int(port), home.exchange_file)]
     if site is not None:
         file = home.coordinator / "prefect" / "site.json"
