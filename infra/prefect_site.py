@@ -142,7 +142,7 @@ def admit(home: Home, silo: str, digest: str) -> None:
 
 
 def tokens(home: Home) -> dict[str, str]:
-    """The digest of each silo's token, while the exchange knows the silo: a revoked one has none."""
+    """The digest of each silo's token; of a silo that the exchange knows no more there is none."""
     try:
         digests: dict[str, str] = json.loads((_place(home) / "silos.json").read_bytes())
     except FileNotFoundError:
