@@ -22,8 +22,8 @@ LOOK = 0.5
 _FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def hand_over(home: Home, job: Job) -> None:
-    """Ask the coordinator's worker to drive a job; `Missing` where there is no server to ask."""
+def server_of(home: Home) -> tuple[str, str | None]:
+    """The API and the password of the server that has the worker; `Missing` where none runs."""
     server = running_server(home.root)
     if server is None:
         raise Missing(
@@ -31,7 +31,12 @@ def hand_over(home: Home, job: Job) -> None:
             "in this process",
             field="stack",
         )
-    url, auth = server
+    return server
+
+
+def hand_over(home: Home, job: Job) -> None:
+    """Ask the coordinator's worker to drive a job; `Missing` where there is no server to ask."""
+    url, auth = server_of(home)
     deployment = ask(url, f"/deployments/name/{DRIVE}", auth=auth)
     run = ask(
         url,
