@@ -22,6 +22,7 @@ from prefect.client.orchestration import get_client
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 from prefect.states import Completed, Failed, Running
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
@@ -34,6 +35,7 @@ from federation.jobfiles import JobFiles
 from federation.manifest import Digest, JobId
 from federation.settling import RUNNING
 from federation.silo import Silo
+from flows import passes
 from flows.pools import PARTICIPATE, pool_of
 from privacy.ledger import Stop
 
@@ -156,10 +158,13 @@ def working(home: Home, silo: Silo, sessions: Sessions) -> Iterator[None]:
 
 
 async def _serve(home: Home, silo: Silo, sessions: Sessions) -> None:
+    federation = home.federation().name
     while True:
+        own = f"{silo.name}:{passes.make(federation, silo.name, silo.key)}"
         try:
-            await _pool_is_there(pool_of(silo.name))
-            await SiloWorker(home, silo, sessions).start(printer=_nobody)
+            with temporary_settings({PREFECT_API_AUTH_STRING: own}):
+                await _pool_is_there(pool_of(silo.name))
+                await SiloWorker(home, silo, sessions).start(printer=_nobody)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             log.warning("the worker tries again; it stopped with %s", ascii(said[:200]))

@@ -3,10 +3,10 @@
     python -m infra.proxy HOME
 
 Prefect's own API has one password for everything: whoever has it can run, read and change all
-there is. A silo therefore never gets it. It comes here over TLS 1.3, says who it is by its own
-token, and may make the calls that its worker makes, on its own work pool: look at the pool, beat,
-fetch its runs, look at a run's flow and deployment, label it, and say its state. For a run, a
-deployment and a flow the proxy asks the server first which pool it belongs to.
+there is. A silo therefore never gets it. It comes here over TLS 1.3, says who it is by a pass that
+its own key signed, and may make the calls that its worker makes, on its own work pool: look at the
+pool, beat, fetch its runs, look at a run's flow and deployment, label it, and say its state. For a
+run, a deployment and a flow the proxy asks the server first which pool it belongs to.
 
 The address that is asked is built from a rule, never from the caller's; a body is read by a strict
 model and written anew. Events, WebSockets, queries and every other call are refused: `tacit.*` is
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import logging
 import re
 import ssl
@@ -38,9 +37,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from federation.errors import TacitError
 from federation.home import Home
+from flows import passes
 from flows.pools import pool_of
-from infra.prefect_site import Site, fingerprint, host_of, listens_at, tokens
+from infra.prefect_site import Site, host_of, listens_at, members
 
 log = logging.getLogger("tacit.proxy")
 
@@ -161,11 +162,17 @@ RULES = (
 
 
 class Proxy:
-    """The rules between silos and one Prefect server; `digests` tells the silos' tokens."""
+    """The rules between a federation's silos and one Prefect server.
 
-    def __init__(self, server: httpx.AsyncClient, digests: Callable[[], Mapping[str, str]]) -> None:
+    `keys` tells the public keys of those who may ask, now.
+    """
+
+    def __init__(
+        self, server: httpx.AsyncClient, federation: str, keys: Callable[[], Mapping[str, str]]
+    ) -> None:
         self.server = server
-        self._digests = digests
+        self._federation = federation
+        self._keys = keys
         self._owned: dict[tuple[str, str], float] = {}
         self.app: ASGIApp = Starlette(
             routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "PATCH"])]
@@ -210,16 +217,15 @@ class Proxy:
         return True
 
     def _silo(self, authorization: str) -> str | None:
-        """Who asks, by the token: `Basic` of `silo:token`, as Prefect's client sends it."""
+        """Who asks, by the pass: `Basic` of `silo:pass`, as Prefect's client sends it."""
         scheme, _, coded = authorization.partition(" ")
         try:
             said = base64.b64decode(coded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            silo, _, word = said.partition(":")
+            good = scheme == "Basic" and passes.read(word, self._federation, self._keys()) == silo
+        except (binascii.Error, UnicodeDecodeError, *TacitError):
             return None
-        silo, _, token = said.partition(":")
-        digest = self._digests().get(silo, "")
-        known = hmac.compare_digest(fingerprint(token), digest)
-        return silo if scheme == "Basic" and known else None
+        return silo if good else None
 
     async def _allowed(self, request: Request, silo: str) -> tuple[str, bytes | None] | None:
         """The path and body to send on, or None where no rule allows the call."""
@@ -272,7 +278,7 @@ def proxy_of(home: Home) -> Proxy:
         timeout=30,
         trust_env=False,
     )
-    return Proxy(client, lambda: tokens(home))
+    return Proxy(client, home.federation().name, lambda: members(home))
 
 
 def listening(home: Home, proxy: Proxy) -> uvicorn.Server:
