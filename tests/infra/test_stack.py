@@ -260,6 +260,7 @@ def test_down_leaves_nothing(here: Home, ask: Ask, up: dict[str, Any]) -> None:
 def test_a_port_that_is_taken_is_named(here: Home, ask: Ask) -> None:
     site = Site.make(here)
     with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # it served a moment ago
         holder.bind(("127.0.0.1", site.server))
         holder.listen()
         error = ask("up", code=5)["error"]
