@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def up(home: Home, *, prefect: bool = True) -> None:
     deadline = time.monotonic() + ALLOWANCE
     while time.monotonic() < deadline:
         if supervisor is not None and supervisor.poll() is not None:
-            raise Missing(_last_line(log), field="stack", value=str(log))
+            raise Missing(_last_line(home, log), field="stack", value=str(log))
         if running(home) and _serves(home, examine(home)):
             return
         known = _known(home)
@@ -211,7 +212,7 @@ def _known(home: Home) -> str | None:
             f"{place} away (it holds the history of runs, and no ledger)"
         )
     if re.search(r"No space left on device|database or disk is full|DiskFull", log):
-        return f"the disk that holds {place} is full: make room, then tacit up"
+        return _full(place)
     return None
 
 
@@ -346,9 +347,16 @@ def _tail(log: Path) -> str:
         return ""
 
 
-def _last_line(log: Path) -> str:
+def _last_line(home: Home, log: Path) -> str:
+    """What a supervisor that ended has said; on a full disk it could not even do that."""
     lines = _tail(log).strip().splitlines()
+    if not lines and shutil.disk_usage(home.root).free < 1 << 20:
+        return _full(home.root)
     return lines[-1] if lines else f"the stack's supervisor ended; see {log}"
+
+
+def _full(place: object) -> str:
+    return f"the disk that holds {place} is full: make room, then tacit up"
 
 
 def _file(home: Home) -> Path:
@@ -385,7 +393,7 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(f"the disk that holds {sys.argv[1]} is full: make room, then tacit up")
+        sys.exit(_full(sys.argv[1]))
 
 
 if __name__ == "__main__":
