@@ -300,6 +300,7 @@ def test_a_port_that_is_taken_is_named(here: Home, ask: Ask) -> None:
     assert stack.running(here) is None
 
 
+@pytest.mark.large
 def test_a_database_of_another_prefect_is_named(tmp_path: Path, ask: Ask) -> None:
     import sqlite3
     from contextlib import closing
