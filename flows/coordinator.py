@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -33,7 +32,7 @@ from flows.setup import setup
 from flows.worker import PAUSE, Unread
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 log = logging.getLogger("tacit.coordinator")
 
@@ -86,9 +85,10 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         name = (await self.client.read_flow(flow_run.flow_id)).name
         if name in {deployment.flow_name for deployment in DEPLOYMENTS}:
             await asyncio.to_thread(self._drivers.give, key, f"{key} {name}")
-            cancelled = await self._watched(flow_run.id)
-            ended = Crashed(message="its process ended first; tacit job list tells how the job is")
-            await self._end(flow_run.id, Cancelled() if cancelled else ended)
+            if await self._watched(flow_run.id):  # its flow calls an interruption a crash
+                await self._end(flow_run.id, Cancelled(message="tacit job resume goes on"), True)
+            else:
+                await self._end(flow_run.id, Crashed(message="its process ended before it"))
         else:
             await self._end(flow_run.id, Failed(message=f"no flow {name!r} is run here"))
         return BaseWorkerResult(identifier=key, status_code=0)
@@ -109,12 +109,12 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
                     self._drivers.interrupt(str(run))
         return cancelled
 
-    async def _end(self, run: UUID, state: Any) -> None:
-        """Give a run this end where it has none; the server may be away for a while."""
+    async def _end(self, run: UUID, state: State[Any], crashed: bool = False) -> None:
+        """Give a run this end where it has none, or is only `crashed`; the server may be away."""
         while True:
             try:
                 now = (await self.client.read_flow_run(run)).state
-                if now is None or not now.is_final():
+                if now is None or not now.is_final() or (crashed and now.is_crashed()):
                     await self.client.set_flow_run_state(run, state, force=True)
                 return
             except ObjectNotFound:
@@ -147,10 +147,10 @@ async def _set_up(home: Home) -> None:
     log.info("set up: %s", ", ".join(changed) or "nothing had to be changed")
 
 
-async def _watch(home: Home, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+async def _watch(home: Home) -> None:
     """Tell of silos whose desk does not answer."""
     while True:
-        await pause(WATCH)
+        await asyncio.sleep(WATCH)
         try:
             for silo in await asyncio.to_thread(silent, home):
                 log.warning("silo %s is silent", silo)

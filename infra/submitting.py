@@ -16,14 +16,14 @@ from infra.prefect_site import ask
 DRIVE = "life-of-a-job/drive"
 """The deployment that drives a recorded job."""
 
-LOOK = 0.3
+LOOK = 0.5
 """Seconds between two looks at a job that is followed."""
 
 _FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def hand_over(home: Home, job: Job) -> None:
-    """Ask the coordinator's worker to drive a job; `Missing` where there is no server to ask."""
+def server_of(home: Home) -> tuple[str, str | None]:
+    """The API and the password of the server that has the worker; `Missing` where none runs."""
     server = running_server(home.root)
     if server is None:
         raise Missing(
@@ -31,7 +31,12 @@ def hand_over(home: Home, job: Job) -> None:
             "in this process",
             field="stack",
         )
-    url, auth = server
+    return server
+
+
+def hand_over(home: Home, job: Job) -> None:
+    """Ask the coordinator's worker to drive a job; `Missing` where there is no server to ask."""
+    url, auth = server_of(home)
     deployment = ask(url, f"/deployments/name/{DRIVE}", auth=auth)
     run = ask(
         url,
@@ -62,19 +67,21 @@ def follow(home: Home, job: Job) -> dict[str, Any]:
     Where its run has ended and left it undriven it can be resumed, and `JobFailed` says so.
     """
     while True:
-        final = _final(home, job)  # looked at first: a run that ends now has written its last word
         now = Job(home, job.id)
-        if now.status in ENDED and _free(now):
-            if now.status != "completed":
+        if _free(now):
+            final = _final(home, job)  # asked before the record is read: what it says then is last
+            now = Job(home, job.id)
+            if now.status == "completed":
+                return result_of(now)
+            if now.status in ENDED:
                 raise _error(now)
-            return result_of(now)
-        if final and now.status not in ENDED and _free(now):
-            raise JobFailed(
-                f"job {job.id} is interrupted: its run has ended before it; tacit job resume "
-                f"goes on, {home.coordinator / 'drivers.log'} says why",
-                field="job",
-                value=job.id,
-            )
+            if final and _free(now):
+                raise JobFailed(
+                    f"job {job.id} is interrupted: its run has ended before it; tacit job resume "
+                    f"goes on, {home.coordinator / 'drivers.log'} says why",
+                    field="job",
+                    value=job.id,
+                )
         time.sleep(LOOK)
 
 

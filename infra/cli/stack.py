@@ -54,10 +54,11 @@ def submit(
         from federation.jobs import load
         from federation.record import Job
         from flows.checking import check
-        from infra.submitting import follow, hand_over
+        from infra.submitting import follow, hand_over, server_of
 
         where = find_home(home)
         loaded = load(spec)
+        server_of(where)
         check(where, loaded, "exchange")
         job = Job.create(where, loaded, engine="exchange")
         hand_over(where, job)
