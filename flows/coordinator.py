@@ -30,6 +30,7 @@ from flows.catalogue import DEPLOYMENTS
 from flows.events import tell_silent
 from flows.pools import COORDINATOR, pool_of
 from flows.setup import setup
+from flows.suspending import wake_approved
 from flows.worker import PAUSE, Unread
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ ASK = 4
 
 WATCH = 300.0
 """Seconds between two rounds in which every silo is asked whether it serves."""
+
+APPROVALS = 5.0
+"""Seconds between two looks at whether a job has the approvals that it waits for."""
 
 
 class Drivers(Protocol):
@@ -110,11 +114,15 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         return cancelled
 
     async def _end(self, run: UUID, state: Any) -> None:
-        """Give a run this end where it has none; the server may be away for a while."""
+        """Give a run this end where it has none; the server may be away for a while.
+
+        One that its job has left suspended is not over, nor is one that starts again after that.
+        """
         while True:
             try:
                 now = (await self.client.read_flow_run(run)).state
-                if now is None or not now.is_final():
+                left = now is not None and (now.is_paused() or now.is_scheduled())
+                if not left and (now is None or not now.is_final()):
                     await self.client.set_flow_run_state(run, state, force=True)
                 return
             except ObjectNotFound:
@@ -126,7 +134,7 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
 
 async def serve(home: Home, drivers: Drivers) -> None:
     """Set the server up, then serve the coordinator's pool until cancelled."""
-    watching = asyncio.create_task(_watch(home))
+    watching = asyncio.gather(_watch(home), _wake(home))
     try:
         while True:
             try:
@@ -157,6 +165,17 @@ async def _watch(home: Home, pause: Callable[[float], Awaitable[None]] = asyncio
                 tell_silent(silo)
         except TacitError as error:
             log.warning("the silos could not be asked: %s", error)
+
+
+async def _wake(home: Home) -> None:
+    """Start the suspended runs of jobs that were approved; silos are asked only while one waits."""
+    while True:
+        await asyncio.sleep(APPROVALS)
+        try:
+            for job in await asyncio.to_thread(wake_approved, home):
+                log.info("job %s has its approvals and goes on", job)
+        except Exception as error:
+            log.warning("waiting jobs were not looked at: %s", type(error).__name__)
 
 
 def silent(home: Home) -> list[str]:
