@@ -34,7 +34,7 @@ from flows.suspending import wake_approved
 from flows.worker import PAUSE, Unread
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 log = logging.getLogger("tacit.coordinator")
 
@@ -76,6 +76,7 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
     def __init__(self, drivers: Drivers) -> None:
         super().__init__(pool_of(COORDINATOR), name=COORDINATOR, create_pool_if_not_found=False)
         self._drivers = drivers
+        self._turns: dict[str, int] = {}
 
     async def run(
         self,
@@ -83,16 +84,27 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         configuration: Unread,
         task_status: TaskStatus[int] | None = None,
     ) -> BaseWorkerResult:
-        """Run one flow run in a child, and see to it that the run has an end."""
+        """Run one flow run in a child, and see to it that the run has an end.
+
+        One that was suspended may come again before the child that it left has ended; then the
+        later turn sees to its end.
+        """
         if task_status is not None:
             task_status.started(0)
         key = str(flow_run.id)
         name = (await self.client.read_flow(flow_run.flow_id)).name
         if name in {deployment.flow_name for deployment in DEPLOYMENTS}:
+            turn = self._turns[key] = self._turns.get(key, 0) + 1
+            while self._drivers.at_work(key):
+                await asyncio.sleep(LOOK)
             await asyncio.to_thread(self._drivers.give, key, f"{key} {name}")
             cancelled = await self._watched(flow_run.id)
-            ended = Crashed(message="its process ended first; tacit job list tells how the job is")
-            await self._end(flow_run.id, Cancelled() if cancelled else ended)
+            if self._turns.get(key) == turn:
+                del self._turns[key]
+                ended: State[Any] = Crashed(
+                    message="its process ended first; tacit job list tells how the job is"
+                )
+                await self._end(flow_run.id, Cancelled() if cancelled else ended)
         else:
             await self._end(flow_run.id, Failed(message=f"no flow {name!r} is run here"))
         return BaseWorkerResult(identifier=key, status_code=0)

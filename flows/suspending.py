@@ -76,7 +76,7 @@ def wake_approved(home: Home) -> list[str]:
         job = Job(home, path.parent.name)
         if job.status != "waiting":
             continue
-        with contextlib.suppress(TacitError):  # one whose silos do not answer keeps no other
+        with contextlib.suppress(*TacitError):  # one whose silos do not answer keeps no other
             with engines.opened(home, job.engine) as parties:
                 ready = waiting.decided(job, parties)
             if ready and wake(job):

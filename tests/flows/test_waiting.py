@@ -27,10 +27,12 @@ SPEC: dict[str, Any] = {
     "strategy": {"rounds": 2, "local_steps": 1, "batch_size": 32, "learning_rate": 0.3},
     "privacy": {"epsilon": 0.5},
 }
-RESUME = """
+WAKE = """
 import sys
-from flows.run import resume_approved
-print(resume_approved(sys.argv[1]))
+from pathlib import Path
+from federation.home import Home
+from flows.suspending import wake_approved
+print(wake_approved(Home(Path(sys.argv[1]))))
 """
 
 
@@ -112,24 +114,6 @@ def test_the_command_reports_and_the_same_flow_run_goes_on(
     assert tacit_json("ledger", "verify", "--home", fed)["ok"]
 
 
-@pytest.mark.large
-def test_the_schedule_resumes_what_was_approved_and_nothing_else(
-    fed: Path, key: Path, tacit_json: Any, prefect_url: str, environment: dict[str, str]
-) -> None:
-    jobs = [tacit_json("run", fed / "job.yaml", "--home", fed, code=3)["job_id"] for _ in range(2)]
-    tacit_json("job", "approve", jobs[1], "--key", key, "--home", fed)
-    resumed = subprocess.run(
-        [sys.executable, "-c", RESUME, str(fed)], env=environment, capture_output=True, text=True
-    )
-    assert resumed.stdout.strip() == str([jobs[1]]), resumed.stderr
-    states = {
-        line["job_id"]: line["status"] for line in tacit_json("job", "list", "--home", fed)["jobs"]
-    }
-    assert states == {jobs[0]: "interrupted", jobs[1]: "completed"}
-    assert run_of(prefect_url, jobs[1])["state_type"] == "COMPLETED"
-    assert run_of(prefect_url, jobs[0])["state_type"] == "PAUSED"
-
-
 @pytest.fixture
 def deployment(prefect_url: str, environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
     """The train deployment, and a worker that serves it."""
@@ -181,7 +165,7 @@ def test_a_deployments_run_is_suspended_and_a_worker_goes_on_with_it(
 
     tacit_json("job", "approve", line["job_id"], "--key", key, "--home", fed)
     resumed = subprocess.run(
-        [sys.executable, "-c", RESUME, str(fed)], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", WAKE, str(fed)], env=environment, capture_output=True, text=True
     )
     assert resumed.stdout.strip() == str([line["job_id"]]), resumed.stderr
     run = reached(prefect_url, ask(prefect_url, f"/flow_runs/{run['id']}"), "Completed")
