@@ -113,7 +113,7 @@ def test_a_session_with_limits_comes_up_warm_and_ends_with_its_silo(home: Home) 
         sessions = ChildSessions(home, "silo-2")
     finally:
         del os.environ["TACIT_CANARY"]
-    child = sessions._held._spare  # type: ignore[union-attr]
+    child = sessions._held._children._spare  # type: ignore[union-attr]
     try:
         proc = Path("/proc") / str(child.pid)
         until = time.monotonic() + 60
