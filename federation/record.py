@@ -2,7 +2,8 @@
 
 Statuses, in order: created, reserved, started, coordinated, settled, completed. A refusal ends a
 job as `refused`, a stop as `stopped` and, once settled, `failed`; a person's word as `cancelled`.
-A job whose process died keeps its status and shows as `interrupted` until it is resumed.
+A job is `waiting` while a silo wants an approval; nothing is reserved then. It and a job whose
+process died show as `interrupted` until they are resumed.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Job:
 
     def update(self, status: str, error: BaseException | None = None) -> None:
         """Write the next status durably."""
+        if self.status == "waiting":
+            self._record["error"] = None  # what it waited for
         self._record["status"] = status
         if error is not None:
             self._record["error"] = {

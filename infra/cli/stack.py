@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.job import SpecArgument, show_result
+from infra.cli.job import SpecArgument, exit_code, show_result
 from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def submit(
         if wait:
             result = follow(where, job)
             out.result(result, lambda screen: show_result(result, screen))
-            return
+            raise typer.Exit(exit_code(result))
         document: dict[str, Any] = {"job_id": job.id, "kind": job.spec.kind}
         out.result(
             document | {"status": "submitted"},

@@ -25,6 +25,7 @@ from federation.init import init_example
 from infra import postgres, stack
 from infra.prefect_site import Site
 from privacy.ledger import State
+from secure.keys import SigningKey
 
 SPEC: dict[str, Any] = {
     "kind": "train",
@@ -124,6 +125,22 @@ def states(home: Home, job: str) -> list[State]:
     return found
 
 
+def policy(home: Home, **changes: Any) -> None:
+    path = home.silo("silo-2").config
+    said = yaml.safe_load(path.read_text())
+    said["policy"] |= changes
+    path.write_text(yaml.safe_dump(said, sort_keys=False))
+
+
+def charges(home: Home, job: str) -> list[Any]:
+    found = []
+    for name in SILOS:
+        ledger = open_ledger(home, name)
+        found.append(ledger.charge(job))
+        ledger.close()
+    return found
+
+
 def test_every_part_comes_up_and_is_shown(here: Home, ask: Ask, up: dict[str, Any]) -> None:
     assert up["exchange"] and all(line["serves"] for line in up["silos"].values())
     assert all(line["worker"] for line in up["silos"].values())
@@ -138,6 +155,39 @@ def test_every_part_comes_up_and_is_shown(here: Home, ask: Ask, up: dict[str, An
     parts = {"prefect", "exchange", "proxy", "coordinator", *(f"silo {name}" for name in SILOS)}
     assert set(children(here)) == parts | ({"postgresql"} if wanted == "postgresql" else set())
     assert ask("up")["supervisor"] == up["supervisor"]
+
+
+@pytest.mark.large
+def test_a_job_that_waits_for_approval_goes_on_by_itself_once_it_has_it(
+    here: Home, ask: Ask, up: dict[str, Any]
+) -> None:
+    key, ada = here.root / "ada.key", SigningKey.generate()
+    ada.save(key)
+    policy(here, approval_above=0, approvers={"ada": ada.public})
+    try:
+        result = ask("submit", spec_file(here, name="asked"), "--wait", code=3)
+        job = result["job_id"]
+        assert result["status"] == "interrupted" and result["error"]["code"] == "FED-008"
+        run = runs_of(here, job)["tacit-coordinator"]
+        assert run["state_name"] == "Suspended" and "tacit job approve" in run["state"]["message"]
+        assert all(kind is None for kind in charges(here, job))
+        assert ask("job", "resume", job, code=3)["status"] == "interrupted"  # too early
+
+        given = ask("job", "approve", job, "--key", key)
+        assert given["silo"] == "silo-2" and given["state"] == "given"
+        until(lambda: ask("job", "show", job)["status"] == "completed")
+        done = ask("job", "show", job)
+        assert done["approvals"]["silo-2"]["approved"] == given["about"]
+        after = until(lambda: _ended(runs_of(here, job)["tacit-coordinator"]))
+        assert (after["id"], after["state_type"]) == (run["id"], "COMPLETED")
+        assert states(here, job) == [State.SETTLED] * 2
+
+        other = ask("submit", spec_file(here, name="given-up"), "--wait", code=3)["job_id"]
+        assert ask("job", "cancel", other)["status"] == "cancelled"
+        until(lambda: runs_of(here, other)["tacit-coordinator"]["state_type"] == "CANCELLED")
+        assert ask("job", "list")["approvals"][-1]["job_id"] == job  # nobody is asked any more
+    finally:
+        policy(here, approval_above=None)
 
 
 def test_a_submitted_job_runs_at_the_silos_by_dispatch_through_prefect(
