@@ -37,11 +37,15 @@ def _server(home: Home) -> None:
 
 
 def _services(home: Home) -> None:
-    import redis
+    from redis import Redis, RedisError
 
-    with redis.Redis.from_url(redis_url(home, 1), socket_timeout=PATIENCE) as client:
-        if not client.zcount(DOCKET, time.time() - 30, "+inf"):
-            raise Missing("no service has beaten in 30 s", field="services")
+    try:
+        with Redis.from_url(redis_url(home, 1), socket_timeout=PATIENCE) as client:
+            beating = client.zcount(DOCKET, time.time() - 30, "+inf")
+    except RedisError as error:
+        raise Missing(f"Redis does not answer ({type(error).__name__})", field="redis") from None
+    if not beating:
+        raise Missing("no service has beaten in 30 s", field="services")
 
 
 def _proxy(home: Home) -> None:
@@ -97,7 +101,7 @@ def main() -> None:
     _, part, root = sys.argv
     try:
         check(Home(Path(root)), part)
-    except (TacitError, OSError) as error:
+    except (*TacitError, OSError) as error:
         sys.exit(f"{part}: {error}")
 
 

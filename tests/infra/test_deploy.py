@@ -104,7 +104,9 @@ def test_what_runs_is_nobodys_user_and_has_no_compiler() -> None:
 def test_the_locks_layer_is_made_of_the_lock_alone() -> None:
     text = {name: text for name, _, text in stages()}["locked"]
     assert re.findall(r"^COPY (.*)$", text, re.MULTILINE) == ["constraints.txt ./"]
-    torch = r"""--no-deps --index-url "\$TORCH_INDEX" \\\s+"\$\(grep '\^torch==' constraints\.txt\)\""""
+    torch = (
+        r"""--no-deps --index-url "\$TORCH_INDEX" \\\s+"\$\(grep '\^torch==' constraints\.txt\)\""""
+    )
     assert re.search(torch, text)
     assert "ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu\n" in text
 
