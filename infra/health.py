@@ -49,7 +49,7 @@ def _services(home: Home) -> None:
 
 
 def _proxy(home: Home) -> None:
-    """A silo without a token is told so, over TLS by the certificate that silos believe."""
+    """A caller without a pass is told so, over TLS by the certificate that silos believe."""
     context = ssl.create_default_context(cafile=home.exchange / "ca.pem")
     url = f"https://127.0.0.1:{site_of(home).proxy}/api/work_pools/none"
     try:

@@ -30,7 +30,7 @@ from infra import containers, health, nats, postgres
 from infra.cli.app import app
 from infra.containers import Ports
 from infra.parts import SILO
-from infra.prefect_site import Site, admit, make_way
+from infra.prefect_site import Site
 from infra.process import free_port, start, stop
 from privacy.ledger import State
 from secure.keys import SigningKey
@@ -70,6 +70,7 @@ def enrolled(root: Path) -> tuple[Home, Home]:
     (root / "heart.yaml").write_text(yaml.safe_dump(SCHEMA, sort_keys=False))
     address = f"127.0.0.1:{free_port()}"
     tacit("init", fed.root, "--dataset", root / "heart.yaml", "--exchange", address)
+    containers.prepare(fed, Ports(*(free_port() for _ in range(4))))
     given = ("--source", f"heart={root / 'rows.csv'}", "--size", "heart=40/20")
     invited = shutil.copy(fed.federation_file, root / "invitation.yaml")
     tacit("silo", "enrol", NAME, *given, "--federation", invited, "--home", silo.root)
@@ -172,10 +173,6 @@ def _ping(url: str) -> bool:
 @pytest.fixture
 def sites(tmp_path: Path) -> Iterator[tuple[Running, Running]]:
     fed, silo = enrolled(tmp_path)
-    ports = Ports(*(free_port() for _ in range(4)))
-    containers.prepare(fed, ports)
-    site = containers.site_of(fed)
-    admit(fed, NAME, make_way(silo, NAME, f"https://127.0.0.1:{site.proxy}/api"))
     both = Running("coordinator", fed), Running("silo", silo)
     both[0].children["prepare"] = start(["true"], environment={}, log=tmp_path / "prepared")
     yield both
