@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from infra import containers, health, parts
 from infra.containers import Ports
 from infra.exchange import make_exchange
 from infra.prefect_site import Site
-from infra.process import free_port
+from infra.process import free_port, start, stop
 
 
 @pytest.fixture
@@ -57,6 +59,28 @@ def test_a_process_becomes_its_part(prepared: Home) -> None:
     assert done.returncode == 1 and "no part is called 'nothing'" in done.stderr
     with pytest.raises(NotFound):
         parts.part(prepared, "silos")
+
+
+def test_the_dashboard_listens_where_its_container_says(prepared: Home, tmp_path: Path) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "infra.parts", "dashboard", str(prepared.root)]
+    options = [f"--server.port={port}", "--server.address=0.0.0.0"]
+    child = start([*words, *options], environment=dict(os.environ), log=tmp_path / "log")
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := _listening(port)):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        stop(child)
+    assert found == ["00000000"]
+
+
+def _listening(port: int) -> list[str]:
+    """The addresses at which somebody listens on a port, as the kernel writes them."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    places = [tuple(line[1].split(":")) for line in lines if line[3] == "0A"]
+    return [address for address, number in places if int(number, 16) == port]
 
 
 def test_a_site_is_prepared_once(prepared: Home) -> None:
