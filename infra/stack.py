@@ -30,8 +30,8 @@ from typing import Any
 from federation.errors import Missing, TacitError
 from federation.home import Home
 from flows.pools import COORDINATOR, pool_of
-from infra import exchange, nats, postgres
-from infra.prefect_server import server_command
+from infra import exchange, postgres
+from infra.parts import SILO, part
 from infra.prefect_site import Site, host_of, listens_at, make_prefect
 from infra.process import start, stop, taken
 from privacy.ledger.durable import write_durably
@@ -259,15 +259,11 @@ def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
     """How every child is made, in the order of starting; they are stopped in the reverse."""
     parts: dict[str, Callable[[], _Child]] = {}
 
-    def add(
-        name: str,
-        argv: list[str],
-        log: Path,
-        environment: dict[str, str] | None = None,
-        patience: float = 5.0,
-    ) -> None:
+    def add(name: str, log: Path, patience: float = 5.0) -> None:
+        made = part(home, name)
+
         def begin() -> subprocess.Popen[bytes]:
-            return start(argv, environment=environment or dict(os.environ), log=log)
+            return start(made.argv, environment=made.environment, log=log)
 
         parts[name] = lambda: _Child(begin, patience)
 
@@ -276,24 +272,14 @@ def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
         if site.database == "postgresql":
             parts["postgresql"] = partial(_postgres, place, site)
         # PostgreSQL takes connections by now, so a fresh server finds it.
-        parts["prefect"] = lambda: _Child(
-            lambda: start(
-                server_command(site.server),
-                environment=site.environment(home),
-                log=_server_log(home),
-            )
-        )
-    add("exchange", nats.command(home.exchange / "nats.json"), home.exchange / "nats.log")
+        add("prefect", _server_log(home))
+    add("exchange", home.exchange / "nats.log")
     if site is not None:
-        proxy = [sys.executable, "-m", "infra.proxy", str(home.root)]
-        add("proxy", proxy, place / "proxy.log")
-    tacit = str(Path(sys.executable).with_name("tacit"))
+        add("proxy", place / "proxy.log")
     for name in home.silo_names():
-        argv = [tacit, "silo", "serve", name, "--home", str(home.root)]
-        add(f"silo {name}", argv, home.silo(name).directory / "silo.out")
+        add(f"{SILO}{name}", home.silo(name).directory / "silo.out")
     if site is not None:
-        worker = [sys.executable, "-m", "infra.coordinator", str(home.root)]
-        add("coordinator", worker, home.coordinator / "worker.log", patience=20.0)
+        add("coordinator", home.coordinator / "worker.log", patience=20.0)
     return parts
 
 
