@@ -1,0 +1,1 @@
+"""Inference on rows that the server cannot see: approximate homomorphic encryption (CKKS)."""
