@@ -35,7 +35,7 @@ def test_one_bit_above_the_table_is_refused(ring, total):
     sizes = [35] * 2
     while sum(sizes) + 35 < cap:
         sizes.append(35)
-    fits = sizes[:-1] + [cap - sum(sizes[:-1])]
+    fits = [*sizes[:-1], cap - sum(sizes[:-1])]
     fits = [*fits[:-1], *([fits[-1]] if fits[-1] <= 60 else [30, fits[-1] - 30])]
     check_primes(ring, largest_primes(ring, fits))
     over = [*fits[:-1], fits[-1] + total - cap]

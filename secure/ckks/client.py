@@ -1,0 +1,216 @@
+"""The data's side: makes the key, encrypts rows, opens answers. It alone can decrypt.
+
+>>> import numpy as np
+>>> from torch import nn
+>>> from secure.ckks.compiler import compile_network
+>>> from secure.ckks.network import read
+>>> from secure.ckks.server import Server
+>>> compiled = compile_network(read(nn.Linear(3, 2), (3,)), -1.0, 1.0)
+>>> client, server = Client(compiled.plan), Server(compiled)
+>>> server.register(client.keys())
+>>> opened = client.open(server.answer(client.encrypt(np.zeros((1, 3)))))
+>>> opened.values.shape
+(1, 2)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import tenseal.sealapi as sealapi
+
+from secure.ckks.blobs import dump
+from secure.ckks.context import Context
+from secure.ckks.messages import NUMBER, Answers, Keys, Rows, pack, unpack
+from secure.ckks.plan import Plan
+from secure.errors import BadMessage, BadParameters, KeyRetired
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Decrypted answers, for the key owner alone.
+
+    `values` [rows, outputs] are within `error` of the compiled model in exact arithmetic, and
+    within `distance` of the plain model, except with probability 2^-40 per row. `certified` says
+    where the margin makes the class equal to the plain model's under that probability.
+    Privacy: whoever sees `values` and the ciphertext can work at the key (Li and Micciancio,
+    EUROCRYPT 2021); only `Client.release` makes values that may leave. The model owner must not
+    learn what was opened or how many rows were certified.
+    """
+
+    values: Reals = field(repr=False)
+    classes: npt.NDArray[np.int64] = field(repr=False)
+    certified: npt.NDArray[np.bool_] = field(repr=False)
+    error: float
+    distance: float
+
+
+class Client:
+    """One secret key under one plan, made here and never written anywhere.
+
+    A plan is checked when it is read (`secure.ckks.plan`); what remains is whether this machine
+    wants keys of that size. Errors: `BadParameters` where they pass `max_key_bytes`.
+    """
+
+    def __init__(self, plan: Plan, *, max_key_bytes: int = 1 << 30) -> None:
+        self.plan = plan
+        self._context = Context(plan)
+        count = len(plan.steps) + plan.relinearise
+        needed = self._context.key_bytes(count, 0)
+        if needed > max_key_bytes:
+            raise BadParameters(
+                f"plan: {count} keys take {needed >> 20} MiB",
+                field="steps",
+                value=needed,
+                allowed=max_key_bytes,
+            )
+        self._number = os.urandom(NUMBER)
+        self._generator = sealapi.KeyGenerator(self._context.seal)
+        secret = self._generator.secret_key()
+        self._encryptor = sealapi.Encryptor(self._context.seal, secret)
+        self._decryptor = sealapi.Decryptor(self._context.seal, secret)
+        self._pending: dict[bytes, int] = {}
+        self._released = 0
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a client holds a secret key, which does not travel")
+
+    def keys(self) -> bytes:
+        """Return the evaluation keys: exactly the plan's rotations, and squares where it has any.
+
+        The uniform half of each key is sent as its seed.
+        """
+        squares = rotations = b""
+        if self.plan.relinearise:
+            squares = dump(self._generator.create_relin_keys())
+        if self.plan.steps:
+            rotations = dump(self._generator.create_galois_keys(self.plan.elements))
+        return pack(self.plan, Keys(self._number, squares, rotations))
+
+    def encrypt(self, rows: npt.ArrayLike) -> bytes:
+        """Encrypt rows [n, features] inside the plan's box.
+
+        n is 1 in latency mode, at most the number of slots in throughput mode.
+        Errors: `BadParameters` for another shape, a value that is not finite or lies outside the
+        box; it names no value.
+        """
+        plan = self.plan
+        values = np.asarray(rows, dtype=np.float64)
+        most = 1 if plan.mode == "latency" else plan.slots
+        if values.ndim != 2 or values.shape[1] != plan.features or not 1 <= len(values) <= most:
+            raise BadParameters(
+                f"rows: of shape {list(values.shape)}",
+                field="rows",
+                value=list(values.shape),
+                allowed=f"[1 to {most}, {plan.features}]",
+            )
+        inside = (values >= np.asarray(plan.low)) & (values <= np.asarray(plan.high))
+        if not inside.all():
+            raise BadParameters(
+                f"rows: {int((~inside.all(axis=1)).sum())} outside the box that the plan was "
+                "proved for; clip them or leave them out",
+                field="rows",
+            )
+        if plan.mode == "latency":
+            index = np.asarray(plan.feature)
+            packed = np.where(index < 0, 0.0, values[0][np.maximum(index, 0)])
+            vectors = [np.resize(packed, plan.slots)]
+        else:
+            # Empty slots repeat the last row: zeros may lie outside the box.
+            filled = np.minimum(np.arange(plan.slots), len(values) - 1)
+            vectors = list(values.T[:, filled])
+        request = os.urandom(NUMBER)
+        self._pending[request] = len(values)
+        encrypted = [self._encrypted(vector) for vector in vectors]
+        return pack(plan, Rows(self._number, request, len(values), encrypted))
+
+    def open(self, answers: bytes) -> Opened:
+        """Decrypt the answers to one request, once, for the key owner alone.
+
+        Errors: `BadMessage` for a message that does not belong to a request of this client that is
+        still open, or holds other ciphertexts than the plan says; nothing is decrypted then.
+        """
+        values = self._decrypted(answers)
+        distance = self.plan.error + self.plan.approximation
+        if values.shape[1] == 1:
+            classes, margins = (values[:, 0] > 0).astype(np.int64), 2 * np.abs(values[:, 0])
+        else:
+            classes = values.argmax(axis=1)
+            ordered = np.sort(values, axis=1)
+            margins = ordered[:, -1] - ordered[:, -2]
+        return Opened(values, classes, margins > 2 * distance, self.plan.error, distance)
+
+    def release(self, answers: bytes) -> Reals:
+        """Decrypt the answers to one request, once, with the noise that lets them leave.
+
+        Gaussian noise of `plan.deviation` drowns the decryption error, which is what a ciphertext
+        beside its plaintext would tell about the key: all answers released under this key are
+        within statistical distance 2^-bits of answers that do not depend on it, **if the server
+        computed the agreed circuit** (else the error is not bounded by the plan: `open`, and keep
+        the answer). The noise comes from the operating system's generator, by inversion of 53-bit
+        uniform numbers: its tail ends at 8.2 deviations.
+        Errors: `KeyRetired` once the plan's answers are used up; nothing is decrypted then.
+        """
+        plan = self.plan
+        if plan.release is None:
+            raise BadParameters("release: this plan was compiled to keep answers", field="release")
+        message = self._belonging(answers)
+        if self._released + message.rows > plan.release.answers:
+            raise KeyRetired(
+                f"this key has released {self._released} of {plan.release.answers} answers; make "
+                "a new one",
+                field="release.answers",
+                value=self._released + message.rows,
+                allowed=plan.release.answers,
+            )
+        self._released += message.rows
+        values = self._decrypted(answers)
+        from scipy.special import ndtri
+
+        # Whole multiples of a grid: the last bits of a floating-point sum would tell of its parts.
+        grid = plan.error / 4
+        uniform = np.frombuffer(os.urandom(8 * values.size), dtype="<u8") >> 11
+        noise = ndtri((uniform + 0.5) / 2.0**53).reshape(values.shape) * plan.deviation
+        released: Reals = (np.rint(values / grid) + np.rint(noise / grid)) * grid
+        return released
+
+    def _encrypted(self, vector: Reals) -> bytes:
+        plain = sealapi.Plaintext()
+        self._context.encoder.encode(vector.tolist(), self.plan.fresh, plain)
+        return dump(self._encryptor.encrypt_symmetric(plain))
+
+    def _belonging(self, answers: bytes) -> Answers:
+        count = 1 if self.plan.mode == "latency" else self.plan.outputs
+        limit = count * (self._context.ciphertext_bytes(1) + 64) + 1024
+        message = unpack(self.plan, Answers, answers, limit)
+        if message.key != self._number or self._pending.get(message.request) != message.rows:
+            raise BadMessage("answers: to no open request under this key", field="request")
+        if len(message.ciphertexts) != count:
+            raise BadMessage("answers: another number of ciphertexts", field="ciphertexts")
+        return message
+
+    def _decrypted(self, answers: bytes) -> Reals:
+        message = self._belonging(answers)
+        loaded = [
+            self._context.ciphertext(data, 1, self.plan.answer) for data in message.ciphertexts
+        ]
+        del self._pending[message.request]
+        columns = []
+        for ciphertext in loaded:
+            plain = sealapi.Plaintext()
+            self._decryptor.decrypt(ciphertext, plain)
+            columns.append(np.asarray(self._context.encoder.decode_double(plain)))
+        if self.plan.mode == "latency":
+            return columns[0][None, : self.plan.outputs]
+        return np.stack([column[: message.rows] for column in columns], axis=1)
+
+
+def bits_lost(plan: Plan) -> float:
+    """How many bits of precision a released answer has less than an opened one."""
+    return math.log2(plan.deviation / plan.error) if plan.release else 0.0
