@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from secure.ckks.layout import Layout
+from secure.ckks.layout import Layout, copies
 from secure.ckks.network import Network
-from secure.ckks.noise import Noise
+from secure.ckks.noise import TAIL, Noise
 from secure.ckks.polynomials import Polynomial, evaluate
 from secure.ckks.ranges import Ranges
 from secure.ckks.schedule import Schedule, Stage
@@ -27,51 +27,89 @@ Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Error:
+class Error:
     """Proxies of the random part (a diagonal bound) and the drift, per slot or feature."""
 
     proxy: Reals
     drift: Reals
 
-    def largest(self, tail: float) -> Reals:
+    def largest(self) -> Reals:
         """Bound the real part, and the imaginary part alike."""
-        total: Reals = tail * np.sqrt(self.proxy) + self.drift
+        total: Reals = TAIL * np.sqrt(self.proxy) + self.drift
         return total
 
 
-def prove(network: Network, layout: Layout, ranges: Ranges, schedule: Schedule) -> Reals | None:
+@dataclass(frozen=True)
+class Proof:
+    """Bounds per answer. Where the last activation is a square, also what they are made of.
+
+    `hidden` is the error of what is squared last, per feature, and `rest` bounds per answer what
+    does not grow with it: they make a bound for one row (`secure.ckks.witness`).
+    """
+
+    errors: Reals
+    hidden: Error | None
+    rest: Reals
+
+    def typical(self, last: Reals, squares: Reals) -> float:
+        """Bound the answers of a row whose last squares are these, for comparing parameters."""
+        if self.hidden is None:
+            return float(self.errors.max())
+        carried = 4 * np.abs(last).max(axis=0) ** 2 * self.hidden.proxy
+        gain = TAIL + float(np.linalg.norm(self.hidden.drift / np.sqrt(self.hidden.proxy)))
+        return gain * math.sqrt(carried @ squares) + float(self.rest.max())
+
+
+def prove(network: Network, layout: Layout, ranges: Ranges, schedule: Schedule) -> Proof | None:
     """Bound |answer - exact| per output, or return None where a value outgrows its modulus."""
     noise = schedule.noise
-    magnitude = layout.inputs(ranges.inputs)
+    box = [layout.inputs(side) for side in ranges.inputs]
+    magnitude = np.abs(box).max(axis=0)
     if not _fits(magnitude, schedule.fresh, schedule, len(schedule.primes)):
         return None
-    size = layout.spreads[0].matrix.shape[1]
+    places = layout.spreads[0].matrix.shape[1]
     # Rounding a row changes each of at most 2 n coefficients by at most a half.
     rounded = layout.period / schedule.fresh
-    error = _Error(np.full(size, noise.fresh / schedule.fresh**2), np.full(size, rounded))
+    error = Error(np.full(places, noise.fresh / schedule.fresh**2), np.full(places, rounded))
+    hidden: Error | None = None
+    still: Error | None = None
+    last = len(network.activations)
     for layer, stage in enumerate(schedule.stages(network)):
-        proxy, drift = _affine(layout, layer, error, magnitude, stage, noise)
+        reach = math.sqrt(2) * float(error.largest().max())
+        encoded = layout.encoding(layer, box[0], box[1], reach, stage)
+        error = _affine(layout, layer, error, encoded, stage, noise)
+        if still is not None:
+            still = _affine(layout, layer, still, encoded, stage, noise)
         magnitude = layout.place(layer, ranges.before[layer])
         if stage.plain < 2.0**12 or not _fits(magnitude, stage.after, schedule, stage.level - 1):
             return None
-        if layer == len(network.activations):
-            total = _Error(proxy, drift).largest(noise.tail)
-            # The places of the answers come first; decoding is in double precision.
-            answers: Reals = total[: network.outputs] + 2.0**-45 * magnitude.max()
-            fits = _fits(magnitude + answers.max(), stage.after, schedule, 1)
-            return answers if fits else None
-        error, level = _Error(proxy, drift), stage.level - 1
+        if layer == last:
+            break
+        level = stage.level - 1
         switch = layout.drift(layer, level, noise)
         activation = network.activations[layer]
         if activation is None:
             scale = stage.after**2 / schedule.primes[level - 1]
             if not _fits(magnitude**2, scale, schedule, level - 1):
                 return None
-            error = _square(error, magnitude, level, stage.after, scale, noise, switch)
+            if layer == last - 1:
+                hidden = Error(layout.read(layer, error.proxy), layout.read(layer, error.drift))
+                still = _square(error, np.zeros(1), level, stage.after, scale, noise, switch)
+            size = layout.window(magnitude)
+            error = _square(error, size, level, stage.after, scale, noise, switch)
         else:
             error = _polynomial(activation, error, level, schedule, float(switch.max()))
-        magnitude = layout.place(layer, ranges.after[layer])
-    raise AssertionError("a network ends with an affine map")
+        # Padding holds what the activation makes of 0.
+        empty = 0.0 if activation is None else float(activation(0.0))
+        box = [layout.place(layer, side, empty) for side in ranges.after[layer]]
+    # The places of the answers come first; decoding is in double precision.
+    decoding = 2.0**-45 * float(magnitude.max())
+    errors, rest = (
+        part.largest()[: network.outputs] + decoding for part in (error, still or error)
+    )
+    if not _fits(magnitude + errors.max(), schedule.answer, schedule, 1):
+        return None
+    return Proof(errors, hidden, rest)
 
 
 def _fits(magnitude: Reals, scale: float, schedule: Schedule, level: int) -> bool:
@@ -82,15 +120,15 @@ def _fits(magnitude: Reals, scale: float, schedule: Schedule, level: int) -> boo
 
 
 def _affine(
-    layout: Layout, layer: int, error: _Error, magnitude: Reals, stage: Stage, noise: Noise
-) -> tuple[Reals, Reals]:
-    """Carry an error through a matrix; return a diagonal above its covariance, and its drift."""
+    layout: Layout, layer: int, error: Error, encoded: Reals, stage: Stage, noise: Noise
+) -> Error:
+    """Carry an error through a matrix, and add what the product itself does wrong."""
     spread = layout.spreads[layer]
     rows, columns = spread.matrix.shape
-    proxy, drift = (_copies(part, columns) for part in (error.proxy, error.drift))
+    proxy, drift = (copies(part, columns) for part in (error.proxy, error.drift))
     # Key switches before the weights, at the scale of the inputs; and after them, all but gone.
     turned = noise.switching(stage.level) / stage.scale**2 * spread.turned
-    slots = noise.switching_drift(stage.level, layout.slots) / stage.scale
+    slots = noise.switching_drift(stage.level) / stage.scale
     late = spread.after / stage.plain
     moved = spread.origin @ (slots if spread.origin.shape[1] > 1 else slots.max(keepdims=True))
     own = noise.rounding / stage.after**2
@@ -100,20 +138,10 @@ def _affine(
         sums = spread.absolute @ (proxy * spread.absolute.sum(axis=0))
         diagonal = spread.shared * sums + turned
     else:
-        covariance = (spread.matrix * proxy) @ spread.matrix.T + turned
+        covariance = spread.covariance(proxy) + turned
         diagonal = _diagonal(covariance, last=layer == len(layout.spreads) - 1)
-    largest = magnitude + math.sqrt(2) * float(error.largest(noise.tail).max())
-    encoded = np.resize(layout.encoding(layer, largest, stage), rows)
-    return diagonal + own, spread.absolute @ drift + moved + late * slots.max() + encoded
-
-
-def _copies(values: Reals, size: int) -> Reals:
-    """Fit per-slot values to `size` slots: the same slots, or the worst of all copies."""
-    if len(values) > size:
-        spare = -len(values) % size
-        worst: Reals = np.pad(values, (0, spare)).reshape(-1, size).max(axis=0)
-        return worst
-    return np.resize(values, size)
+    moved = moved + late * slots.max() + np.resize(layout.window(encoded), rows)
+    return Error(diagonal + own, spread.absolute @ drift + moved)
 
 
 def _diagonal(covariance: Reals, *, last: bool) -> Reals:
@@ -131,37 +159,36 @@ def _diagonal(covariance: Reals, *, last: bool) -> Reals:
 
 
 def _square(
-    error: _Error,
+    error: Error,
     magnitude: Reals,
     level: int,
     scale: float,
     after: float,
     noise: Noise,
     switch: Reals,
-) -> _Error:
+) -> Error:
     """Bound (a + e)^2 - a^2 = 2 a e + e^2, the relinearisation and the rescale.
 
     Of e^2 real and imaginary part are at most 2 |e|^2 in the largest of both parts.
     """
-    largest = error.largest(noise.tail)
+    largest = error.largest()
     size = np.resize(magnitude, len(largest))
     own = noise.switching(level) / scale**4 + noise.rounding / after**2
-    return _Error(
+    return Error(
         4 * size**2 * error.proxy + own,
         2 * size * error.drift + 2 * largest**2 + switch / scale**2,
     )
 
 
 def _polynomial(
-    polynomial: Polynomial, error: _Error, level: int, schedule: Schedule, switch: float
-) -> _Error:
+    polynomial: Polynomial, error: Error, level: int, schedule: Schedule, switch: float
+) -> Error:
     """Carry an error through p(u + e) = p(u) + p'(u) e + rest, and add p's own noise."""
-    noise = schedule.noise
-    distance = math.sqrt(2) * float(error.largest(noise.tail).max())
+    distance = math.sqrt(2) * float(error.largest().max())
     numbers = _Numbers(schedule, switch)
     inner = evaluate(polynomial, _Number(1.0, 0.0, level, schedule.work), numbers, schedule.work)
     steep = polynomial.steepest()
-    return _Error(
+    return Error(
         steep**2 * error.proxy,
         steep * error.drift + polynomial.remainder(distance) + inner.error,
     )
@@ -228,4 +255,4 @@ class _Numbers:
 
     def _random(self, proxy: float) -> float:
         """Bound the absolute value, both parts."""
-        return self._noise.tail * math.sqrt(2 * proxy)
+        return TAIL * math.sqrt(2 * proxy)

@@ -27,6 +27,7 @@ from secure.ckks.blobs import dump
 from secure.ckks.context import Context
 from secure.ckks.messages import NUMBER, Answers, Keys, Rows, pack, unpack
 from secure.ckks.plan import Plan
+from secure.ckks.witness import Witness
 from secure.errors import BadMessage, BadParameters, KeyRetired
 
 Reals = npt.NDArray[np.float64]
@@ -36,9 +37,9 @@ Reals = npt.NDArray[np.float64]
 class Opened:
     """Decrypted answers, for the key owner alone.
 
-    `values` [rows, outputs] are within `error` of the compiled model in exact arithmetic, and
-    within `distance` of the plain model, except with probability 2^-40 per row. `certified` says
-    where the margin makes the class equal to the plain model's under that probability.
+    `values` [rows, outputs] are within `errors` [rows] of the compiled model in exact arithmetic,
+    and within `distances` [rows] of the plain model, except with probability 2^-40 per row.
+    `certified` says where the margin makes the class equal to the plain model's.
     Privacy: whoever sees `values` and the ciphertext can work at the key (Li and Micciancio,
     EUROCRYPT 2021); only `Client.release` makes values that may leave. The model owner must not
     learn what was opened or how many rows were certified.
@@ -47,8 +48,8 @@ class Opened:
     values: Reals = field(repr=False)
     classes: npt.NDArray[np.int64] = field(repr=False)
     certified: npt.NDArray[np.bool_] = field(repr=False)
-    error: float
-    distance: float
+    errors: Reals = field(repr=False)
+    distances: Reals = field(repr=False)
 
 
 class Client:
@@ -136,15 +137,20 @@ class Client:
         Errors: `BadMessage` for a message that does not belong to a request of this client that is
         still open, or holds other ciphertexts than the plan says; nothing is decrypted then.
         """
-        values = self._decrypted(answers)
-        distance = self.plan.error + self.plan.approximation
-        if values.shape[1] == 1:
+        plan = self.plan
+        decrypted = self._decrypted(answers)
+        values = decrypted[:, : plan.outputs]
+        errors = np.full(len(values), plan.error)
+        if plan.witness is not None:
+            errors = np.minimum(errors, Witness(*plan.witness).bound(decrypted[:, -1]))
+        distances = errors + plan.approximation
+        if plan.outputs == 1:
             classes, margins = (values[:, 0] > 0).astype(np.int64), 2 * np.abs(values[:, 0])
         else:
             classes = values.argmax(axis=1)
             ordered = np.sort(values, axis=1)
             margins = ordered[:, -1] - ordered[:, -2]
-        return Opened(values, classes, margins > 2 * distance, self.plan.error, distance)
+        return Opened(values, classes, margins > 2 * distances, errors, distances)
 
     def release(self, answers: bytes) -> Reals:
         """Decrypt the answers to one request, once, with the noise that lets them leave.
@@ -170,7 +176,7 @@ class Client:
                 allowed=plan.release.answers,
             )
         self._released += message.rows
-        values = self._decrypted(answers)
+        values = self._decrypted(answers)[:, : plan.outputs]
         from scipy.special import ndtri
 
         # Whole multiples of a grid: the last bits of a floating-point sum would tell of its parts.
@@ -186,7 +192,7 @@ class Client:
         return dump(self._encryptor.encrypt_symmetric(plain))
 
     def _belonging(self, answers: bytes) -> Answers:
-        count = 1 if self.plan.mode == "latency" else self.plan.outputs
+        count = 1 if self.plan.mode == "latency" else self.plan.answers
         limit = count * (self._context.ciphertext_bytes(1) + 64) + 1024
         message = unpack(self.plan, Answers, answers, limit)
         if message.key != self._number or self._pending.get(message.request) != message.rows:
@@ -207,7 +213,7 @@ class Client:
             self._decryptor.decrypt(ciphertext, plain)
             columns.append(np.asarray(self._context.encoder.decode_double(plain)))
         if self.plan.mode == "latency":
-            return columns[0][None, : self.plan.outputs]
+            return columns[0][None, self.plan.start :][:, : self.plan.answers]
         return np.stack([column[: message.rows] for column in columns], axis=1)
 
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from secure.ckks.bounds import prove
+from secure.ckks.bounds import Proof, prove
 from secure.ckks.forecast import Forecast, forecast
 from secure.ckks.layout import Batched, Packed
 from secure.ckks.network import Network
@@ -30,6 +30,7 @@ from secure.ckks.plan import MAX_STEPS, Plan, Release
 from secure.ckks.ranges import Ranges, enclose
 from secure.ckks.schedule import Schedule
 from secure.ckks.standard import MAX_MODULUS_BITS, MAX_PRIME_BITS, largest_primes
+from secure.ckks.witness import Witness, extend, witness
 from secure.errors import BadParameters
 
 THROUGHPUT_ROWS = 200  # from here a row per slot is faster than one row after the other
@@ -40,14 +41,17 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan, and what the server alone holds: the network and where its numbers lie."""
+    """A plan, and what the server alone holds: the circuit and where its numbers lie.
+
+    `circuit` is the network, with a witness as its last output where it has one.
+    """
 
     plan: Plan
     forecast: Forecast
     network: Network = field(repr=False)
+    circuit: Network = field(repr=False)
     layout: Packed | Batched = field(repr=False)
     schedule: Schedule
-    ranges: Ranges = field(repr=False)
     errors: tuple[float, ...]
 
 
@@ -90,20 +94,21 @@ def compile_network(
         if isinstance(found, str):
             reasons.append(f"{ring}: {found}")
             continue
-        layout, schedule, errors = found
-        steps = (
-            sorted(set().union(*(p.steps for p in layout.products)))
-            if isinstance(layout, Packed)
-            else []
-        )
-        cost = forecast(network, layout, schedule, steps)
+        circuit, layout, schedule, proof, bound = found
+        steps: list[int] = []
+        if isinstance(layout, Packed):
+            steps = sorted(set().union(*(product.steps for product in layout.products)))
+        cost = forecast(circuit, layout, schedule, steps)
         if len(steps) > MAX_STEPS or cost.key_bytes > max_key_bytes:
             reasons.append(f"{ring}: {cost.key_bytes >> 20} MiB of keys for {len(steps)} rotations")
         elif cost.memory_bytes > max_memory_bytes:
             reasons.append(f"{ring}: {cost.memory_bytes >> 20} MiB of memory")
         else:
-            plan = _plan(network, layout, schedule, ranges, steps, errors, release, low, high)
-            return Compiled(plan, cost, network, layout, schedule, ranges, tuple(errors.tolist()))
+            errors = proof.errors[: network.outputs]
+            plan = _plan(
+                network, layout, schedule, ranges, steps, errors, bound, release, low, high
+            )
+            return Compiled(plan, cost, network, circuit, layout, schedule, tuple(errors.tolist()))
     raise BadParameters(
         f"the model does not fit ({mode} mode, depth {network.depth}); by ring: "
         + "; ".join(reasons),
@@ -119,29 +124,42 @@ def _in_ring(
     mode: str,
     tolerance: float | None,
     release: Release | None,
-) -> tuple[Packed | Batched, Schedule, Reals] | str:
-    layout: Packed | Batched | None
-    if mode == "latency":
-        layout = Packed.of(network, ring // 2)
-    else:
-        layout = Batched(ring // 2, network.affines)
+) -> tuple[Network, Packed | Batched, Schedule, Proof, Witness | None] | str:
+    layout = _layout(network, ring, mode)
     if layout is None:
         return f"a layer is wider than {ring // 2} slots"
-    start = _start(network, ranges, ring)
+    start = _start(network, ring)
     if start is None:
         return f"{MAX_MODULUS_BITS[ring]} bits of modulus do not hold depth {network.depth}"
     best = _search(network, layout, ranges, ring, start)
     if best is None:
         return "no choice of scales keeps every value below its modulus"
-    schedule, errors = best
-    worst = float(errors.max())
+    schedule, proof = best
+    worst = float(proof.errors.max())
     if release is not None:
         worst += 7.2 * release.deviation(worst, network.outputs)  # 2^-40 of a Gaussian
     if tolerance is None:
         tolerance = float(ranges.before[-1].max()) / 256
     if worst > tolerance:
         return f"the proved error is {worst:.2g}, not {tolerance:.2g}"
-    return layout, schedule, errors
+    if proof.hidden is not None:
+        circuit = extend(network, proof.hidden)
+        wider = _layout(circuit, ring, mode)
+        held = wider and prove(circuit, wider, _with_witness(ranges, circuit), schedule)
+        if wider and held and held.hidden is not None:
+            return circuit, wider, schedule, held, witness(circuit, held.hidden, held)
+    return network, layout, schedule, proof, None
+
+
+def _layout(network: Network, ring: int, mode: str) -> Packed | Batched | None:
+    if mode == "latency":
+        return Packed.of(network, ring // 2)
+    return Batched(ring // 2, network.affines)
+
+
+def _with_witness(ranges: Ranges, circuit: Network) -> Ranges:
+    largest = float(circuit.affines[-1].weight[-1] @ ranges.after[-1][1])
+    return replace(ranges, before=(*ranges.before[:-1], np.append(ranges.before[-1], largest)))
 
 
 @dataclass(frozen=True)
@@ -154,16 +172,18 @@ class _Bits:
     fresh: int
 
     def near(self) -> Iterator[_Bits]:
+        """Neighbours: one number changed, or two that trade bits with each other."""
         for first, level, work, fresh in (
-            (2, 0, 0, 0), (-2, 0, 0, 0), (0, 1, 1, 0), (0, -1, -1, 0),
-            (0, 0, 1, 0), (0, 0, -1, 0), (0, 0, 0, 2), (0, 0, 0, -2),
+            (2, 0, 0, 0), (-2, 0, 0, 0), (0, 1, 1, 1), (0, -1, -1, -1), (0, 0, 1, 0),
+            (0, 0, -1, 0), (0, 0, 0, 1), (0, 0, 0, -1), (0, 0, 0, -3), (0, 0, -1, -3),
+            (2, 0, -1, 0), (2, -1, -1, -1), (-2, 1, 1, 1), (0, -1, 0, 0), (-2, 0, -1, 0),
         ):  # fmt: skip
             yield _Bits(
                 self.first + first, self.level + level, self.work + work, self.fresh + fresh
             )
 
 
-def _start(network: Network, ranges: Ranges, ring: int) -> _Bits | None:
+def _start(network: Network, ring: int) -> _Bits | None:
     """Share the bits evenly: as many for the first and the last prime as a level has, and 8."""
     level = min(50, (MAX_MODULUS_BITS[ring] - 16) // (network.depth + 2))
     if level < LEAST_BITS:
@@ -173,19 +193,18 @@ def _start(network: Network, ranges: Ranges, ring: int) -> _Bits | None:
 
 def _search(
     network: Network, layout: Packed | Batched, ranges: Ranges, ring: int, start: _Bits
-) -> tuple[Schedule, Reals] | None:
-    """Descend from the even share to the least proved error."""
-    seen: dict[_Bits, tuple[Schedule, Reals] | None] = {}
+) -> tuple[Schedule, Proof] | None:
+    """Descend from the even share to the least bound for rows drawn evenly from the box."""
+    last, sample = network.affines[-1].weight, ranges.sample
+    seen: dict[_Bits, tuple[Schedule, Proof] | None] = {}
 
     def at(bits: _Bits) -> float:
         if bits not in seen:
             schedule = _schedule(network, ranges, ring, bits)
-            errors = None
-            if schedule is not None:
-                errors = prove(network, layout, ranges, schedule)
-            seen[bits] = None if schedule is None or errors is None else (schedule, errors)
+            proof = schedule and prove(network, layout, ranges, schedule)
+            seen[bits] = (schedule, proof) if schedule and proof else None
         found = seen[bits]
-        return math.inf if found is None else float(found[1].max())
+        return math.inf if found is None else found[1].typical(last, sample)
 
     here = start
     # Where answers are large the first prime must be, too: look for a place to start from.
@@ -231,6 +250,7 @@ def _plan(
     ranges: Ranges,
     steps: list[int],
     errors: Reals,
+    bound: Witness | None,
     release: Release | None,
     low: npt.ArrayLike,
     high: npt.ArrayLike,
@@ -252,12 +272,14 @@ def _plan(
         low=tuple(bottom.tolist()),
         high=tuple(top.tolist()),
         feature=tuple(layout.feature.tolist()) if isinstance(layout, Packed) else (),
+        start=layout.start if isinstance(layout, Packed) else 0,
         steps=tuple(steps),
         relinearise=any(a is None or a.degree > 1 for a in network.activations),
         depth=network.depth,
         error=float(errors.max()),
         approximation=float(ranges.approximation.max()),
         calibrated=None,
+        witness=(bound.gain, bound.error, bound.rest) if bound else None,
         release=release,
         model=_digest(network.reference),
     )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secure.ckks.network import MAX_ENTRIES, Affine, Network
-from secure.ckks.noise import Noise, encoding_error
+from secure.ckks.noise import Noise, encoding_error, near, ties
 from secure.ckks.packing import Matvec, padded
 from secure.ckks.schedule import Stage
 
@@ -45,6 +45,16 @@ class Spread:
     origin: Reals = field(repr=False)
     after: int
 
+    def covariance(self, proxy: Reals) -> Reals:
+        """Return matrix V matrix^T for independent inputs of these proxies."""
+        if np.ptp(proxy) == 0.0:
+            return proxy[0] * self._gram
+        return (self.matrix * proxy) @ self.matrix.T
+
+    @cached_property
+    def _gram(self) -> Reals:
+        return self.matrix @ self.matrix.T
+
 
 class Layout(Protocol):
     """What the bound of a network needs to know of where its numbers lie."""
@@ -68,16 +78,24 @@ class Layout(Protocol):
         """Lay out what belongs to the features of a row."""
         ...
 
-    def place(self, layer: int, values: Reals) -> Reals:
-        """Lay out what belongs to the results of an affine map."""
+    def place(self, layer: int, values: Reals, empty: float = 0.0) -> Reals:
+        """Lay out what belongs to the results of an affine map, and `empty` where there is none."""
+        ...
+
+    def window(self, values: Reals) -> Reals:
+        """Return what belongs to a layer's places in the order in which its slots are read."""
+        ...
+
+    def read(self, layer: int, values: Reals) -> Reals:
+        """Return the worst of what the copies of each result of a layer have."""
         ...
 
     def drift(self, layer: int, level: int, noise: Noise) -> Reals:
         """Drift of a key switch after a layer, per result; a bound for all slots."""
         ...
 
-    def encoding(self, layer: int, largest: Reals, stage: Stage) -> Reals:
-        """Bound what rounding the weights and the bias changes, inputs at most `largest`."""
+    def encoding(self, layer: int, low: Reals, high: Reals, error: float, stage: Stage) -> Reals:
+        """Bound what rounding weights and bias changes, for inputs in a box plus an error."""
         ...
 
 
@@ -86,7 +104,8 @@ class Packed:
     """Every layer a product by rotations.
 
     `feature` [period] says what each slot of a row holds, -1 nothing; `results[i]` where the
-    results of the i-th map lie; `rows[i]` how many of their slots later layers read, 0 where that
+    results of the i-th map lie. The answer is read from slot `start` on, where the slots behind it
+    have the least drift; `rows[i]` is how many slots of the i-th result it depends on, 0 where that
     is too many to follow one by one.
     """
 
@@ -96,6 +115,7 @@ class Packed:
     biases: tuple[Reals, ...] = field(repr=False)
     results: tuple[Places, ...] = field(repr=False)
     rows: tuple[int, ...]
+    start: int
 
     @classmethod
     def of(cls, network: Network, slots: int) -> Packed | None:
@@ -129,7 +149,8 @@ class Packed:
             bias[spots] = affine.bias
             biases.append(bias)
         rows = _rows(found, network.outputs, slots)
-        return cls(slots, feature, found, tuple(biases), tuple(results), rows)
+        start = _start(rows, found[-1].outputs, slots)
+        return cls(slots, feature, found, tuple(biases), tuple(results), rows, start)
 
     @property
     def period(self) -> int:
@@ -140,41 +161,59 @@ class Packed:
     def spreads(self) -> tuple[Spread, ...]:
         """How the noise of each layer spreads."""
         pairs = zip(self.products, self.rows, strict=True)
-        return tuple(_spread(product, rows, self.slots) for product, rows in pairs)
+        return tuple(_spread(product, rows, self.start, self.slots) for product, rows in pairs)
 
     def inputs(self, values: Reals) -> Reals:
         """Lay out a row: slot s holds feature `feature[s]`."""
         laid: Reals = np.where(self.feature < 0, 0.0, values[np.maximum(self.feature, 0)])
         return laid
 
-    def place(self, layer: int, values: Reals) -> Reals:
-        """Lay out what belongs to the results of an affine map; padding is 0."""
-        laid = np.zeros(self.products[layer].outputs)
+    def place(self, layer: int, values: Reals, empty: float = 0.0) -> Reals:
+        """Lay out what belongs to the results of an affine map, and `empty` where there is none."""
+        laid = np.full(self.products[layer].outputs, empty)
         laid[self.results[layer]] = values
         return laid
+
+    def window(self, values: Reals) -> Reals:
+        """Return what belongs to a layer's places in the order in which its slots are read."""
+        return np.roll(values, -self.start)
+
+    def read(self, layer: int, values: Reals) -> Reals:
+        """Return the worst of what the copies of each result of a layer have."""
+        period = self.products[layer].outputs
+        return copies(values, period)[(self.results[layer] - self.start) % period]
 
     def drift(self, layer: int, level: int, noise: Noise) -> Reals:
         """Drift of a key switch after a layer, per slot, or at worst over all copies."""
         if self.rows[layer]:
-            return noise.switching_drift(level, self.rows[layer])
-        every = noise.switching_drift(level, self.slots)
+            read = (self.start + np.arange(self.rows[layer])) % self.slots
+            return noise.switching_drift(level)[read]
+        every = noise.switching_drift(level)
         worst: Reals = every.reshape(-1, self.products[layer].outputs).max(axis=0)
         return worst
 
-    def encoding(self, layer: int, largest: Reals, stage: Stage) -> Reals:
-        """Follow the rounding error of every encoded diagonal exactly."""
+    def encoding(self, layer: int, low: Reals, high: Reals, error: float, stage: Stage) -> Reals:
+        """Follow the rounding error of every encoded diagonal exactly.
+
+        What it does to the middle of the box adds up with its signs, the rest in absolute values.
+        """
         product = self.products[layer]
         length = max(product.inputs, product.outputs)
         slots = np.arange(length)
         values = np.stack([diagonal.values for diagonal in product.diagonals])
-        errors = encoding_error(values, stage.plain)
-        total = np.zeros(length)
-        for diagonal, error in zip(product.diagonals, errors, strict=True):
-            read = largest[(slots + diagonal.giant + diagonal.baby) % product.inputs]
-            total += error[(slots + diagonal.giant) % length] * read
-        bias = encoding_error(self.biases[layer][None, :], stage.after)[0]
-        summed: Reals = total.reshape(-1, product.outputs).sum(axis=0) + bias
-        return summed
+        rounding, slack = encoding_error(values, stage.plain)
+        middle, radius = (high + low) / 2, (high - low) / 2
+        centre, spread = np.zeros(length), np.zeros(length)
+        for place, diagonal in enumerate(product.diagonals):
+            read = (slots + diagonal.giant + diagonal.baby) % product.inputs
+            here = rounding[place, (slots + diagonal.giant) % length]
+            centre += here.real * middle[read]
+            spread += np.abs(here.real) * radius[read] + np.abs(here) * error
+            spread += slack[place] * (np.abs(middle[read]) + radius[read] + error)
+        folded = [part.reshape(-1, product.outputs).sum(axis=0) for part in (centre, spread)]
+        bias, more = encoding_error(self.biases[layer][None, :], stage.after)
+        total: Reals = np.abs(folded[0] + bias[0].real) + folded[1] + more[0]
+        return total
 
 
 @dataclass(frozen=True)
@@ -205,19 +244,47 @@ class Batched:
         """Features are ciphertexts in their own order."""
         return values
 
-    def place(self, layer: int, values: Reals) -> Reals:
+    def place(self, layer: int, values: Reals, empty: float = 0.0) -> Reals:
         """Results are ciphertexts in their own order."""
+        return values
+
+    def window(self, values: Reals) -> Reals:
+        """Results are read in their own order."""
+        return values
+
+    def read(self, layer: int, values: Reals) -> Reals:
+        """There is one copy."""
         return values
 
     def drift(self, layer: int, level: int, noise: Noise) -> Reals:
         """The worst slot holds for every row."""
-        worst = noise.switching_drift(level, self.slots).max()
+        worst = noise.switching_drift(level).max()
         return np.full(len(self.affines[layer].bias), worst)
 
-    def encoding(self, layer: int, largest: Reals, stage: Stage) -> Reals:
-        """A number is encoded with an error of at most one unit, a zero weight too."""
-        rows = len(self.affines[layer].bias)
-        return np.full(rows, largest.sum() / stage.plain + 1.0 / stage.after)
+    def encoding(self, layer: int, low: Reals, high: Reals, error: float, stage: Stage) -> Reals:
+        """Follow the rounding of every weight; a row of zeros gets one unit, as in the server."""
+        affine = self.affines[layer]
+        units = affine.weight * stage.plain
+        rounded = np.rint(units)
+        rounded[~rounded.any(axis=1), 0] = 1.0
+        rounding = (rounded - units) / stage.plain
+        loose = np.abs(rounding) + ties(units) / stage.plain
+        total: Reals = (
+            np.abs(rounding @ ((high + low) / 2))
+            + loose @ ((high - low) / 2 + error)
+            + ties(units) @ np.abs(high + low) / stage.plain
+            + 1.0 / stage.after
+        )
+        return total
+
+
+def copies(values: Reals, size: int) -> Reals:
+    """Fit per-slot values to `size` slots: the same slots, or the worst of all copies."""
+    if len(values) > size:
+        spare = -len(values) % size
+        worst: Reals = np.pad(values, (0, spare)).reshape(-1, size).max(axis=0)
+        return worst
+    return np.resize(values, size)
 
 
 def _filled(index: Places) -> Places:
@@ -268,11 +335,24 @@ def _rows(products: tuple[Matvec, ...], outputs: int, slots: int) -> tuple[int, 
     return tuple(reversed(rows))
 
 
-def _spread(product: Matvec, rows: int, slots: int) -> Spread:
+def _start(rows: tuple[int, ...], period: int, slots: int) -> int:
+    """The copy of the answer whose slots, and those that it depends on, drift the least."""
+    if 0 in rows:
+        return 0
+    drift = near(2 * slots) ** -1.0
+    starts = np.arange(0, slots, period)
+    total = np.zeros(len(starts))
+    for count in rows:
+        read = (starts[:, None] + np.arange(count)[None, :]) % slots
+        total += drift[read].max(axis=1)
+    return int(starts[total.argmin()])
+
+
+def _spread(product: Matvec, rows: int, start: int, slots: int) -> Spread:
     """Follow the slots that a product reads: row j reads slots j to j + inputs - 1, in order."""
     coarse = rows == 0
     rows = rows or product.outputs
-    at = np.arange(rows)[:, None]
+    at = start + np.arange(rows)[:, None]
     steps = np.arange(product.inputs)[None, :]
     read = at + steps
     weights = product.matrix[at % product.outputs, read % product.inputs]
@@ -281,7 +361,7 @@ def _spread(product: Matvec, rows: int, slots: int) -> Spread:
     origin = np.zeros((rows, slots))
     np.add.at(
         origin,
-        (np.broadcast_to(at, read.shape), (read - steps % product.step) % slots),
+        (np.broadcast_to(at - start, read.shape), (read - steps % product.step) % slots),
         np.abs(turned),
     )
     after = (len(product.giants) + 1) * 2 ** len(product.folds)
@@ -291,11 +371,11 @@ def _spread(product: Matvec, rows: int, slots: int) -> Spread:
         sums = shared * (absolute @ absolute.sum(axis=0))
         return Spread(product.matrix, absolute, shared, sums, origin.sum(axis=1)[:, None], after)
     columns = min(slots, rows - 1 + product.inputs)
-    spots = (np.broadcast_to(at, read.shape), read % columns)
+    spots = (np.broadcast_to(at - start, read.shape), (read - start) % columns)
     matrix, moved = np.zeros((rows, columns)), np.zeros((rows, columns))
     np.add.at(matrix, spots, weights)
     np.add.at(moved, spots, turned)
     # Two results share the noise of a rotated copy only where they use the same baby step.
-    same = (at - np.arange(rows)[None, :]) % product.step == 0
+    same = (at - at.T) % product.step == 0
     covariance = np.where(same, moved @ moved.T, 0.0)
     return Spread(matrix, np.abs(matrix), 0, covariance, origin, after)

@@ -118,19 +118,17 @@ class Network:
             answers = self.reference(batch.reshape(-1, *self.shape))
         return np.asarray(answers.reshape(len(batch), -1).numpy(), dtype=np.float64)
 
-    def approximate(self, rows: npt.ArrayLike) -> Reals:
-        """Return what exact arithmetic gives for the network as it is compiled."""
+    def approximate(self, rows: npt.ArrayLike, *, hidden: bool = False) -> Reals:
+        """Return what exact arithmetic gives for the network as it is compiled.
+
+        `hidden` stops in front of the last affine map.
+        """
         values = np.asarray(rows, dtype=np.float64).reshape(-1, self.features)
-        for affine, activation in zip(self.affines, (*self.activations, _LAST), strict=True):
+        for affine, activation in zip(self.affines[:-1], self.activations, strict=True):
             values = values @ affine.weight.T + affine.bias
-            if activation is None:
-                values = values * values
-            elif activation is not _LAST:
-                values = activation(values * activation.bound)
-        return values
-
-
-_LAST = Polynomial((0.0, 1.0), 1.0)
+            values = values**2 if activation is None else activation(values * activation.bound)
+        last = self.affines[-1]
+        return values if hidden else values @ last.weight.T + last.bias
 
 
 def read(

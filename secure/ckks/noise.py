@@ -1,7 +1,7 @@
 """Bounds of the noise of single CKKS operations, from the parameters alone.
 
     >>> noise = Noise(8192, (68719230977, 268238849), 68719403009)
-    >>> noise.tail > 8
+    >>> noise.rounding > noise.fresh
     True
 
 A ciphertext decrypts to a polynomial m + e. A bound is held for the value of e in a slot, the
@@ -19,15 +19,16 @@ independent and uniform, since it looks random by ring learning with errors. So 
 independent and uniform, and so are the digits of a key switch. Every other step is an inequality.
 
 Three kinds of event are excluded, each with probability at most 2^-64: that a combination of
-random parts passes `tail` proxies, and that the secret or an error of a key is large in a slot.
-There are fewer than 2^24 of them in one answer and its keys, so all bounds hold except with
-probability 2^-40.
+random parts passes `TAIL` square roots of its proxy, and that the secret or an error of a key is
+large in a slot. There are fewer than 2^24 of them in one answer and its keys, so all bounds hold
+except with probability 2^-40.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from secure.ckks.standard import ERROR_VARIANCE, SECRET_VARIANCE
 Reals = npt.NDArray[np.float64]
 
 _LOG = 64 * math.log(2)
+TAIL = math.sqrt(2 * (_LOG + math.log(2)))  # square roots of a proxy that a real part stays within
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,6 @@ class Noise:
     ring: int
     primes: tuple[int, ...]
     special: int
-
-    @property
-    def tail(self) -> float:
-        """Standard deviations (square roots of a proxy) that a real part stays within."""
-        return math.sqrt(2 * (_LOG + math.log(2)))
 
     @property
     def fresh(self) -> float:
@@ -67,16 +64,14 @@ class Noise:
         digits = sum((prime / self.special) ** 2 for prime in self.primes[:level])
         return digits * self.ring / 24 * self._largest(ERROR_VARIANCE) + self.rounding
 
-    def switching_drift(self, level: int, slots: int) -> Reals:
-        """Drift of a key switch in the first `slots` slots.
+    def switching_drift(self, level: int) -> Reals:
+        """Drift of a key switch in every slot.
 
         SEAL's digits lie in [0, q), not around 0. The polynomial with all coefficients q / 2 has
         the value q / (1 - zeta) in a slot, large where zeta is near 1.
         """
         digits = sum(prime / self.special for prime in self.primes[:level])
-        exponents = np.array([pow(3, slot, 2 * self.ring) for slot in range(slots)])
-        near = np.abs(2 * np.sin(np.pi * exponents / (2 * self.ring)))
-        drift: Reals = digits * math.sqrt(self._largest(ERROR_VARIANCE)) / near
+        drift: Reals = digits * math.sqrt(self._largest(ERROR_VARIANCE)) / near(self.ring)
         return drift
 
     def _largest(self, variance: float) -> float:
@@ -88,24 +83,38 @@ class Noise:
         return variance * self.ring / 2 * (2 + 2 * math.sqrt(2 * _LOG) + 2 * _LOG)
 
 
-def encoding_error(values: Reals, scale: float) -> Reals:
-    """Bound what rounding to integers changes of periodic vectors [k, n] that are encoded.
+@cache
+def near(ring: int) -> Reals:
+    """Return |1 - zeta| for the root zeta of every slot: 3^slot is its exponent."""
+    distances: Reals = np.abs(2 * np.sin(np.pi * _exponents(ring) / (2 * ring)))
+    return distances
+
+
+@cache
+def _exponents(ring: int) -> npt.NDArray[np.int64]:
+    return np.array([pow(3, slot, 2 * ring) for slot in range(ring // 2)])
+
+
+def encoding_error(values: Reals, scale: float) -> tuple[npt.NDArray[np.complex128], Reals]:
+    """Return what rounding to integers changes of periodic vectors [k, n] that are encoded.
 
     n is a power of two. A vector of period n fills the ring of degree 2n inside the larger one, so
-    its error is computed there. A coefficient so close to a half that SEAL's own floating point
-    may round it the other way counts as an error of a whole unit more.
+    its error is computed there. Beside it, per vector, a bound on how far SEAL may be from that: a
+    coefficient so close to a half that its floating point may round it the other way.
     """
-    count, slots = values.shape
-    ring = 2 * slots
-    exponents = np.array([pow(3, slot, 2 * ring) for slot in range(slots)])
+    ring = 2 * values.shape[1]
+    exponents = _exponents(ring)
     forward, mirrored = ((1 - exponents) // 2) % ring, ((1 + exponents) // 2) % ring
-    spectrum = np.zeros((count, ring), dtype=np.complex128)
+    spectrum = np.zeros((len(values), ring), dtype=np.complex128)
     spectrum[:, forward] = values
     spectrum[:, mirrored] = values
     twist = np.exp(1j * np.pi * np.arange(ring) / ring)
     coefficients = (np.fft.ifft(spectrum, axis=1) / twist).real * scale
-    rounded = np.rint(coefficients)
-    near = np.abs(np.abs(coefficients - np.floor(coefficients)) - 0.5) < 1e-3
-    error = np.fft.fft((rounded - coefficients) * twist, axis=1)[:, forward]
-    bound: Reals = (np.abs(error) + near.sum(axis=1, keepdims=True)) / scale
-    return bound
+    error = np.fft.fft((np.rint(coefficients) - coefficients) * twist, axis=1)[:, forward]
+    return error / scale, ties(coefficients).sum(axis=1, keepdims=True) / scale
+
+
+def ties(values: Reals) -> npt.NDArray[np.bool_]:
+    """Say which numbers lie so near to a half that floating point may round them either way."""
+    close: npt.NDArray[np.bool_] = np.abs(np.abs(values - np.floor(values)) - 0.5) < 1e-3
+    return close

@@ -58,11 +58,14 @@ class Release:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters and shapes of one encrypted model. See the fields of the same names in the code.
+    """Parameters and shapes of one encrypted model.
 
-    `feature` is empty in throughput mode. `steps` are rotations to the left. `error` bounds every
-    output against exact arithmetic except with probability 2^-40, `approximation` what polynomials
-    in place of other activations add. `calibrated` is an estimate from runs, or None.
+    `feature` [period] says which feature each slot of a row holds, -1 none; it is empty in
+    throughput mode. `start` is the slot of the first answer, `steps` are rotations to the left.
+    `error` bounds every output against exact arithmetic except with probability 2^-40;
+    `approximation` adds what polynomials in place of other activations do. `calibrated` is an
+    estimate from runs, or None. `witness` holds gain, error and rest of `secure.ckks.witness`, for
+    one answer more than `outputs`.
     """
 
     mode: str
@@ -76,12 +79,14 @@ class Plan:
     low: tuple[float, ...]
     high: tuple[float, ...]
     feature: tuple[int, ...]
+    start: int
     steps: tuple[int, ...]
     relinearise: bool
     depth: int
     error: float
     approximation: float
     calibrated: float | None
+    witness: tuple[float, ...] | None
     release: Release | None
     model: bytes
 
@@ -97,6 +102,9 @@ class Plan:
         for name in ("error", "approximation"):
             value = getattr(self, name)
             _demand(name, math.isfinite(value) and value >= 0, value)
+        for value in self.witness or (0.0, 0.0, 0.0):
+            _demand("witness", math.isfinite(value) and value >= 0, value)
+        _demand("witness", len(self.witness or (0, 0, 0)) == 3, "another number of fields")
         for name in ("low", "high"):
             box = getattr(self, name)
             _demand(name, len(box) == self.features and all(map(math.isfinite, box)), len(box))
@@ -106,9 +114,10 @@ class Plan:
             _demand("feature", fits, period)
             inside = all(-1 <= place < self.features for place in self.feature)
             _demand("feature", inside, "a place outside the row")
-            _demand("outputs", self.outputs <= self.slots, self.outputs)
+            inside = self.start >= 0 and self.start + self.answers <= self.slots
+            _demand("start", inside, self.start)
         else:
-            _demand("feature", period == 0, period)
+            _demand("feature", period == 0 and self.start == 0, period)
         distinct = len(set(self.steps)) == len(self.steps) <= MAX_STEPS
         _demand("steps", distinct and all(0 < s < self.slots for s in self.steps), len(self.steps))
         _demand("model", len(self.model) == 32, len(self.model))
@@ -117,6 +126,11 @@ class Plan:
     def slots(self) -> int:
         """Numbers in one ciphertext."""
         return self.ring // 2
+
+    @property
+    def answers(self) -> int:
+        """Numbers in an encrypted answer: the outputs, and the witness where there is one."""
+        return self.outputs + (self.witness is not None)
 
     @property
     def elements(self) -> list[int]:
@@ -156,6 +170,8 @@ def read_plan(packed: bytes) -> Plan:
         _types(data)
         release = data.pop("release")
         lists = {name: tuple(data.pop(name)) for name in _LISTS}
+        witness = data.pop("witness")
+        data["witness"] = None if witness is None else tuple(witness)
         plan = Plan(**data, **lists, release=None if release is None else Release(**release))
     except SecureError as error:
         raise BadMessage(f"plan: {error.message}", field=error.field, value=error.value) from None
@@ -181,11 +197,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "answer": (float,),
     "features": (int,),
     "outputs": (int,),
+    "start": (int,),
     "relinearise": (bool,),
     "depth": (int,),
     "error": (float,),
     "approximation": (float,),
     "calibrated": (float, type(None)),
+    "witness": (list, type(None)),
     "release": (dict, type(None)),
     "model": (bytes,),
 }
@@ -194,8 +212,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _types(data: dict[str, Any]) -> None:
     for name, kinds in _TYPES.items():
         _demand(name, type(data[name]) in kinds, type(data[name]).__name__)
-    for name, kind in _LISTS.items():
-        values = data[name]
+    for name, kind in (*_LISTS.items(), ("witness", float)):
+        values = data[name] if data[name] is not None or name != "witness" else []
         right = type(values) is list and all(type(value) is kind for value in values)
         _demand(name, right, type(values).__name__)
 

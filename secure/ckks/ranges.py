@@ -23,15 +23,17 @@ Reals = npt.NDArray[np.float64]
 class Ranges:
     """Enclosures of every layer: arguments of the activations, their values, the answers.
 
-    `before[i]`, `after[i]`: the largest absolute value per feature of the i-th affine map's result
-    and of the activation behind it. `inputs` the same of a row. `approximation` bounds, per output,
-    the distance between the compiled network in exact arithmetic and the plain model.
+    `inputs` and `after[i]` are the lowest and highest values per feature of a row and of the i-th
+    activation, `before[i]` the largest absolute values in front of it. `approximation` bounds, per
+    output, the distance between the compiled network in exact arithmetic and the plain model.
+    `sample` is the mean, over rows drawn evenly from the box, of what the last activation gives.
     """
 
-    inputs: Reals
+    inputs: tuple[Reals, Reals]
     before: tuple[Reals, ...]
-    after: tuple[Reals, ...]
+    after: tuple[tuple[Reals, Reals], ...]
     approximation: Reals
+    sample: Reals
 
 
 def enclose(network: Network, low: npt.ArrayLike, high: npt.ArrayLike) -> Ranges:
@@ -44,7 +46,7 @@ def enclose(network: Network, low: npt.ArrayLike, high: npt.ArrayLike) -> Ranges
     top = np.broadcast_to(np.asarray(high, dtype=np.float64).reshape(-1), network.features)
     if not (np.isfinite(bottom).all() and np.isfinite(top).all() and (bottom <= top).all()):
         raise BadParameters("box: every feature needs finite bounds, low <= high", field="box")
-    inputs = np.maximum(np.abs(bottom), np.abs(top))
+    inputs = bottom, top
     before, after = [], []
     apart = np.zeros(network.features)
     for place, affine in enumerate(network.affines):
@@ -73,8 +75,10 @@ def enclose(network: Network, low: npt.ArrayLike, high: npt.ArrayLike) -> Ranges
             apart = activation.error + activation.lipschitz * activation.bound * apart
             pairs = [activation.interval(a, b) for a, b in zip(bottom, top, strict=True)]
             bottom, top = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
-        after.append(np.maximum(np.abs(bottom), np.abs(top)))
-    return Ranges(inputs, tuple(before), tuple(after), apart)
+        after.append((bottom, top))
+    rows = np.random.default_rng(0).uniform(low, high, (64, network.features))
+    sample = np.abs(network.approximate(rows, hidden=True)).mean(axis=0)
+    return Ranges(inputs, tuple(before), tuple(after), apart, sample)
 
 
 def _through(affine: Affine, low: Reals, high: Reals) -> tuple[Reals, Reals]:

@@ -34,7 +34,7 @@ class Server:
         self._compiled = compiled
         self._context = Context(compiled.plan)
         self._seal = _Seal(self._context)
-        self._stages = list(compiled.schedule.stages(compiled.network))
+        self._stages = list(compiled.schedule.stages(compiled.circuit))
         self._key: bytes | None = None
         self._encoded: list[list[sealapi.Plaintext]] = []
         if isinstance(compiled.layout, Packed):
@@ -136,7 +136,7 @@ class Server:
         return [total for total in totals if total is not None]
 
     def _activated(self, layer: int, value: Ciphertext) -> Ciphertext:
-        activations = self._compiled.network.activations
+        activations = self._compiled.circuit.activations
         if layer == len(activations):
             return value
         activation = activations[layer]
