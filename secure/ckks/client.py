@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 
@@ -25,6 +24,7 @@ import tenseal.sealapi as sealapi
 
 from secure.ckks.blobs import dump
 from secure.ckks.context import Context
+from secure.ckks.gaussian import discrete_gaussian
 from secure.ckks.messages import NUMBER, Answers, Keys, Rows, pack, unpack
 from secure.ckks.plan import Plan
 from secure.ckks.witness import Witness
@@ -155,12 +155,11 @@ class Client:
     def release(self, answers: bytes) -> Reals:
         """Decrypt the answers to one request, once, with the noise that lets them leave.
 
-        Gaussian noise of `plan.deviation` drowns the decryption error, which is what a ciphertext
-        beside its plaintext would tell about the key: all answers released under this key are
-        within statistical distance 2^-bits of answers that do not depend on it, **if the server
-        computed the agreed circuit** (else the error is not bounded by the plan: `open`, and keep
-        the answer). The noise comes from the operating system's generator, by inversion of 53-bit
-        uniform numbers: its tail ends at 8.2 deviations.
+        Discrete Gaussian noise of `plan.deviation` grids drowns the decryption error, which is what
+        a ciphertext beside its plaintext would tell about the key: all answers released under this
+        key are within statistical distance 2^-bits of answers that do not depend on it, **if the
+        server computed the agreed circuit** (else the error is not bounded by the plan: `open`, and
+        keep the answer).
         Errors: `KeyRetired` once the plan's answers are used up; nothing is decrypted then.
         """
         plan = self.plan
@@ -177,14 +176,9 @@ class Client:
             )
         self._released += message.rows
         values = self._decrypted(answers)[:, : plan.outputs]
-        from scipy.special import ndtri
-
-        # Whole multiples of a grid: the last bits of a floating-point sum would tell of its parts.
-        grid = plan.error / 4
-        uniform = np.frombuffer(os.urandom(8 * values.size), dtype="<u8") >> 11
-        noise = ndtri((uniform + 0.5) / 2.0**53).reshape(values.shape) * plan.deviation
-        released: Reals = (np.rint(values / grid) + np.rint(noise / grid)) * grid
-        return released
+        grids = np.rint(values / plan.grid)
+        released = [[int(n) + discrete_gaussian(plan.deviation) for n in row] for row in grids]
+        return np.asarray(released, dtype=np.float64) * plan.grid
 
     def _encrypted(self, vector: Reals) -> bytes:
         plain = sealapi.Plaintext()
@@ -215,8 +209,3 @@ class Client:
         if self.plan.mode == "latency":
             return columns[0][None, self.plan.start :][:, : self.plan.answers]
         return np.stack([column[: message.rows] for column in columns], axis=1)
-
-
-def bits_lost(plan: Plan) -> float:
-    """How many bits of precision a released answer has less than an opened one."""
-    return math.log2(plan.deviation / plan.error) if plan.release else 0.0

@@ -46,11 +46,12 @@ class Release:
             )
 
     def deviation(self, error: float, outputs: int) -> float:
-        """Standard deviation of the noise that hides an error of at most `error` per output.
+        """Deviation of the discrete Gaussian that hides an error of at most `error` per output.
 
-        With deviation s the divergence of one answer is |e|^2 / (2 s^2), e of `outputs` numbers of
-        at most 5/4 `error` (a quarter for rounding to a grid). Over adaptively chosen answers it
-        adds up, and by Pinsker's inequality all answers together are within statistical distance
+        With deviation s the divergence of one answer from one without the error is |e|^2 / (2 s^2)
+        (Canonne, Kamath and Steinke, 2020, proposition 5), e of `outputs` numbers of at most 5/4
+        `error`, a quarter for rounding to the grid. Over adaptively chosen answers it adds up, and
+        by Pinsker's inequality all answers together are within statistical distance
         |e| sqrt(answers) / (2 s) of answers that do not depend on the key. That is 2^-bits.
         """
         return 1.25 * error * math.sqrt(outputs * self.answers) * 2.0 ** (self.bits - 1)
@@ -102,6 +103,7 @@ class Plan:
         for name in ("error", "approximation"):
             value = getattr(self, name)
             _demand(name, math.isfinite(value) and value >= 0, value)
+        _demand("error", self.release is None or self.error > 0, self.error)
         for value in self.witness or (0.0, 0.0, 0.0):
             _demand("witness", math.isfinite(value) and value >= 0, value)
         _demand("witness", len(self.witness or (0, 0, 0)) == 3, "another number of fields")
@@ -138,9 +140,16 @@ class Plan:
         return [pow(3, step, 2 * self.ring) for step in self.steps]
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation of the noise on an answer that leaves the key owner; 0 for none."""
-        return self.release.deviation(self.error, self.outputs) if self.release else 0.0
+    def grid(self) -> float:
+        """Released answers are whole multiples of this power of two, at most `error` / 4."""
+        return 2.0 ** math.floor(math.log2(self.error / 4))
+
+    @property
+    def deviation(self) -> int:
+        """Deviation of the noise on an answer that leaves the key owner, in grids; 0 for none."""
+        if self.release is None:
+            return 0
+        return math.ceil(self.release.deviation(self.error, self.outputs) / self.grid)
 
     @property
     def digest(self) -> bytes:
