@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any, TypeVar
-
-import tenseal.sealapi as sealapi
+from typing import Any
 
 from secure.errors import BadMessage
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, size, major, minor, compression, reserved, length
 _MAGIC, _ZSTANDARD, _FRAME = 0xA15E, 2, 0xFD2FB528
 _BLOCK = 128 << 10
-
-T = TypeVar("T")
 
 
 def dump(value: Any) -> bytes:
@@ -37,14 +33,14 @@ def dump(value: Any) -> bytes:
         os.close(descriptor)
 
 
-def load(kind: type[T], context: sealapi.SEALContext, data: bytes, limit: int) -> T:
+def load(kind: Any, context: Any, data: bytes, limit: int) -> Any:
     """Read an object of `limit` bytes unpacked; `BadMessage` whatever is wrong.
 
     No more than four times the limit is ever unpacked. SEAL then checks every number against the
     context's parameters.
     """
     check(data, limit)
-    value: Any = kind()
+    value = kind()
     descriptor = os.memfd_create("ckks", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
@@ -57,8 +53,7 @@ def load(kind: type[T], context: sealapi.SEALContext, data: bytes, limit: int) -
         ) from error
     finally:
         os.close(descriptor)
-    found: T = value
-    return found
+    return value
 
 
 def check(data: bytes, limit: int) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import tenseal.sealapi as sealapi
 
 from secure.ckks import blobs
 from secure.ckks.plan import Plan
 from secure.errors import BadMessage, BadParameters
+
+Ciphertext: TypeAlias = Any  # the bindings have no types
+Plaintext: TypeAlias = Any
 
 
 class Context:
@@ -50,7 +54,7 @@ class Context:
         top = len(self.plan.primes)
         return keys * top * (2 * 8 * self.plan.ring * (top + 1) + 1024) + 16 * slots + 1024
 
-    def ciphertext(self, data: bytes, level: int, scale: float) -> sealapi.Ciphertext:
+    def ciphertext(self, data: bytes, level: int, scale: float) -> Ciphertext:
         """Read a ciphertext that must be of this level and scale."""
         found = blobs.load(sealapi.Ciphertext, self.seal, data, self.ciphertext_bytes(level))
         right = (

@@ -19,7 +19,7 @@ _BLOCK = 128 << 10
 # Nanoseconds on one core: per coefficient, prime and digit of a key switch; per coefficient and
 # prime of a product with a plaintext, of a rescale, of an encryption, of encoding a number.
 _SWITCH, _TIMES, _RESCALE, _ENCRYPT, _NUMBER = 45.0, 12.0, 35.0, 80.0, 0.3
-_PROCESS = 150 << 20  # an interpreter with numpy and SEAL
+_PROCESS = 350 << 20  # an interpreter with torch and SEAL
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def forecast(
     seconds += inputs * ring * top * _ENCRYPT * 1e-9
     cipher = 2 * 8 * ring * top
     live = 8 if packed else 2 * max(len(affine.bias) for affine in network.affines)
+    request = inputs * (packed_bytes(ring, primes) + 200)
     return Forecast(
         mode="latency" if packed else "throughput",
         ring=ring,
@@ -89,9 +90,9 @@ def forecast(
         rotations=rotations,
         products=products,
         key_bytes=key_bytes,
-        request_bytes=inputs * (packed_bytes(ring, primes) + 200),
+        request_bytes=request,
         reply_bytes=outputs * 2 * (packed_bytes(ring, primes[:1]) + 100),
-        memory_bytes=_PROCESS + whole + plain + live * cipher,
+        memory_bytes=_PROCESS + whole + plain + live * cipher + 2 * request,
         seconds=seconds,
     )
 

@@ -48,8 +48,9 @@ class Spread:
     def covariance(self, proxy: Reals) -> Reals:
         """Return matrix V matrix^T for independent inputs of these proxies."""
         if np.ptp(proxy) == 0.0:
-            return proxy[0] * self._gram
-        return (self.matrix * proxy) @ self.matrix.T
+            return float(proxy[0]) * self._gram
+        covariance: Reals = (self.matrix * proxy) @ self.matrix.T
+        return covariance
 
     @cached_property
     def _gram(self) -> Reals:

@@ -29,4 +29,5 @@ class Quadratic(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return a x^2 + b x + c."""
         a, b, c = self.coefficients
-        return a * rows * rows + b * rows + c
+        result: Tensor = a * rows * rows + b * rows + c
+        return result

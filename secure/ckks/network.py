@@ -98,12 +98,12 @@ class Network:
     @property
     def features(self) -> int:
         """Numbers in a row."""
-        return self.affines[0].weight.shape[1]
+        return int(self.affines[0].weight.shape[1])
 
     @property
     def outputs(self) -> int:
         """Numbers in an answer."""
-        return self.affines[-1].weight.shape[0]
+        return int(self.affines[-1].weight.shape[0])
 
     @property
     def depth(self) -> int:

@@ -16,7 +16,8 @@ value e(zeta) at a root of X^N + 1; the real part is what is decoded. Each noise
 Assumed, as everywhere in the analysis of CKKS (Cheon et al., ASIACRYPT 2017, section 3; Costache
 et al., ePrint 2022/162): given the past, the residues of a ciphertext modulo its primes are
 independent and uniform, since it looks random by ring learning with errors. So rounding errors are
-independent and uniform, and so are the digits of a key switch. Every other step is an inequality.
+independent and uniform, and so are the digits of a key switch, up to what rotations of one
+ciphertext share. Every other step is an inequality.
 
 Three kinds of event are excluded, each with probability at most 2^-64: that a combination of
 random parts passes `TAIL` square roots of its proxy, and that the secret or an error of a key is
@@ -60,9 +61,16 @@ class Noise:
         return (1 + self._largest(SECRET_VARIANCE)) * self.ring / 24
 
     def switching(self, level: int) -> float:
-        """Proxy of a key switch: centred digits times the errors of a key, over p; rounding."""
+        """Proxy of a key switch: centred digits times the errors of a key, over p; rounding.
+
+        Rotations of one ciphertext share its digits, so this is a bound on any combination of them
+        together: over the keys' errors, which are independent, the proxy is |A e|^2 with trace as
+        many times `mean` as there are switches.
+        """
         digits = sum((prime / self.special) ** 2 for prime in self.primes[:level])
-        return digits * self.ring / 24 * self._largest(ERROR_VARIANCE) + self.rounding
+        mean = ERROR_VARIANCE * self.ring
+        spread = 1 + 2 * math.sqrt(_LOG) + 2 * _LOG  # theorem 2.1 below, for any matrix A
+        return digits * self.ring / 24 * mean * spread + self.rounding
 
     def switching_drift(self, level: int) -> Reals:
         """Drift of a key switch in every slot.

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgpack
 
+from secure.ckks.noise import TAIL, Noise
 from secure.ckks.standard import check_primes
 from secure.errors import BadMessage, BadParameters, SecureError
 
@@ -103,7 +104,10 @@ class Plan:
         for name in ("error", "approximation"):
             value = getattr(self, name)
             _demand(name, math.isfinite(value) and value >= 0, value)
-        _demand("error", self.release is None or self.error > 0, self.error)
+        # Whatever the model is, its last rescale alone has this error. A plan that states less
+        # would have answers released with too little noise.
+        least = TAIL * math.sqrt(Noise(self.ring, self.primes, self.special).rounding)
+        _demand("error", self.error >= least / self.answer, self.error)
         for value in self.witness or (0.0, 0.0, 0.0):
             _demand("witness", math.isfinite(value) and value >= 0, value)
         _demand("witness", len(self.witness or (0, 0, 0)) == 3, "another number of fields")
@@ -178,10 +182,9 @@ def read_plan(packed: bytes) -> Plan:
     try:
         _types(data)
         release = data.pop("release")
-        lists = {name: tuple(data.pop(name)) for name in _LISTS}
-        witness = data.pop("witness")
-        data["witness"] = None if witness is None else tuple(witness)
-        plan = Plan(**data, **lists, release=None if release is None else Release(**release))
+        data |= {name: tuple(data[name]) for name in _LISTS}
+        data["witness"] = None if data["witness"] is None else tuple(data["witness"])
+        plan = Plan(**data, release=None if release is None else Release(**release))
     except SecureError as error:
         raise BadMessage(f"plan: {error.message}", field=error.field, value=error.value) from None
     except (TypeError, ValueError, OverflowError) as error:

@@ -76,7 +76,7 @@ def enclose(network: Network, low: npt.ArrayLike, high: npt.ArrayLike) -> Ranges
             pairs = [activation.interval(a, b) for a, b in zip(bottom, top, strict=True)]
             bottom, top = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
         after.append((bottom, top))
-    rows = np.random.default_rng(0).uniform(low, high, (64, network.features))
+    rows = np.random.default_rng(0).uniform(*inputs, (64, network.features))
     sample = np.abs(network.approximate(rows, hidden=True)).mean(axis=0)
     return Ranges(inputs, tuple(before), tuple(after), apart, sample)
 

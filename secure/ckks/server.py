@@ -9,6 +9,7 @@ computed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,13 @@ import tenseal.sealapi as sealapi
 
 from secure.ckks import blobs
 from secure.ckks.compiler import Compiled
-from secure.ckks.context import Context
+from secure.ckks.context import Ciphertext, Context, Plaintext
 from secure.ckks.layout import Batched, Packed
 from secure.ckks.messages import Answers, Keys, Rows, pack, unpack
 from secure.ckks.polynomials import evaluate
 from secure.ckks.schedule import Stage
 from secure.errors import BadMessage
 
-Ciphertext = sealapi.Ciphertext
 Reals = npt.NDArray[np.float64]
 
 
@@ -36,7 +36,7 @@ class Server:
         self._seal = _Seal(self._context)
         self._stages = list(compiled.schedule.stages(compiled.circuit))
         self._key: bytes | None = None
-        self._encoded: list[list[sealapi.Plaintext]] = []
+        self._encoded: list[list[Plaintext]] = []
         if isinstance(compiled.layout, Packed):
             for product, stage in zip(compiled.layout.products, self._stages, strict=True):
                 encode = self._seal.encode
@@ -114,11 +114,11 @@ class Server:
 
     def _sums(self, weight: Reals, inputs: Iterator[Ciphertext], stage: Stage) -> list[Ciphertext]:
         """Add up weights times inputs, one input at a time, so that one is in memory."""
-        totals: list[Ciphertext | None] = [None] * len(weight)
+        totals: list[Ciphertext] = [None] * len(weight)
         small = 0.5 / stage.plain
         # A result that depends on nothing still needs a ciphertext: the least weight there is.
-        dead = ~(np.abs(weight) > small).any(axis=1)
-        term = Ciphertext()
+        dead = [not row.any() for row in np.abs(weight) > small]
+        term = sealapi.Ciphertext()
         for feature, ciphertext in enumerate(inputs):
             for row, value in enumerate(weight[:, feature].tolist()):
                 if abs(value) <= small:
@@ -128,7 +128,7 @@ class Server:
                 number = self._seal.number(value, stage.level, stage.plain)
                 total = totals[row]
                 if total is None:
-                    totals[row] = total = Ciphertext()
+                    totals[row] = total = sealapi.Ciphertext()
                     self._seal.evaluator.multiply_plain(ciphertext, number, total)
                 else:
                     self._seal.evaluator.multiply_plain(ciphertext, number, term)
@@ -153,17 +153,17 @@ class _Seal:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.evaluator = sealapi.Evaluator(context.seal)
-        self.relinearisation: sealapi.RelinKeys | None = None
-        self.rotations: sealapi.GaloisKeys | None = None
+        self.relinearisation: Any = None
+        self.rotations: Any = None
         self._level = {tuple(name): level for level, name in context.levels.items()}
 
-    def encode(self, values: Reals, level: int, scale: float) -> sealapi.Plaintext:
+    def encode(self, values: Reals, level: int, scale: float) -> Plaintext:
         plain = sealapi.Plaintext()
         slots = np.resize(values, self._context.plan.slots).tolist()
         self._context.encoder.encode(slots, self._context.levels[level], scale, plain)
         return plain
 
-    def number(self, value: float, level: int, scale: float) -> sealapi.Plaintext:
+    def number(self, value: float, level: int, scale: float) -> Plaintext:
         plain = sealapi.Plaintext()
         self._context.encoder.encode(value, self._context.levels[level], scale, plain)
         return plain
@@ -204,7 +204,7 @@ class _Seal:
         return result
 
     def product(self, x: Ciphertext, y: Ciphertext, level: int, scale: float) -> Ciphertext:
-        result = Ciphertext()
+        result = sealapi.Ciphertext()
         if x is y:
             self.evaluator.square(self._switched(x, level + 1), result)
         else:
@@ -214,7 +214,7 @@ class _Seal:
         return self.rescaled(result, scale)
 
     def double_less_one(self, x: Ciphertext) -> Ciphertext:
-        result = Ciphertext()
+        result = sealapi.Ciphertext()
         self.evaluator.add(x, x, result)
         self.add_number(result, -1.0)
         return result
@@ -228,7 +228,7 @@ class _Seal:
 
     def _switched(self, x: Ciphertext, level: int) -> Ciphertext:
         """Return a copy at a lower level; dropping primes changes no value."""
-        result = Ciphertext()
+        result = sealapi.Ciphertext()
         self.evaluator.mod_switch_to(x, self._context.levels[level], result)
         return result
 
@@ -236,16 +236,16 @@ class _Seal:
 class _Diagonals:
     """The slots of one layer (secure.ckks.packing.Slots)."""
 
-    def __init__(self, seal: _Seal, encoded: list[sealapi.Plaintext]) -> None:
+    def __init__(self, seal: _Seal, encoded: list[Plaintext]) -> None:
         self._seal, self._encoded = seal, encoded
 
     def rotate(self, vector: Ciphertext, step: int) -> Ciphertext:
-        result = Ciphertext()
+        result = sealapi.Ciphertext()
         self._seal.evaluator.rotate_vector(vector, step, self._seal.rotations, result)
         return result
 
     def times(self, vector: Ciphertext, place: int) -> Ciphertext:
-        result = Ciphertext()
+        result = sealapi.Ciphertext()
         self._seal.evaluator.multiply_plain(vector, self._encoded[place], result)
         return result
 

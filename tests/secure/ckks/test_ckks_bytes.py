@@ -320,6 +320,7 @@ def test_plans_survive_a_journey(compiled):
         ("fresh", 0.0),
         ("error", -1.0),
         ("error", float("inf")),
+        ("error", 1e-12),
         ("low", [0.0]),
         ("feature", [0, 1, 2]),
         ("feature", [6] * 8),
