@@ -34,6 +34,7 @@ from secure.ckks.witness import Witness, extend, witness
 from secure.errors import BadParameters
 
 THROUGHPUT_ROWS = 200  # from here a row per slot is faster than one row after the other
+ENOUGH = 2.0**-12  # of the tolerance: an error so small is not worth lowering
 LEAST_BITS = 24  # of the primes of a level, unless a tolerance says more
 
 Reals = npt.NDArray[np.float64]
@@ -127,26 +128,26 @@ def _in_ring(
 ) -> tuple[Network, Packed | Batched, Schedule, Proof, Witness | None] | str:
     layout = _layout(network, ring, mode)
     if layout is None:
-        return f"a layer is wider than {ring // 2} slots"
+        return f"a layer is wider than {ring // 2} slots, or too many numbers in all"
     start = _start(network, ring)
     if start is None:
         return f"{MAX_MODULUS_BITS[ring]} bits of modulus do not hold depth {network.depth}"
-    best = _search(network, layout, ranges, ring, start)
+    if tolerance is None:
+        tolerance = float(ranges.before[-1].max()) / 256
+    best = _search(network, layout, ranges, ring, start, tolerance * ENOUGH)
     if best is None:
         return "no choice of scales keeps every value below its modulus"
     schedule, proof = best
     worst = float(proof.errors.max())
     if release is not None:
         worst += 7.2 * release.deviation(worst, network.outputs)  # 2^-40 of a Gaussian
-    if tolerance is None:
-        tolerance = float(ranges.before[-1].max()) / 256
     if worst > tolerance:
         return f"the proved error is {worst:.2g}, not {tolerance:.2g}"
     if proof.hidden is not None:
         circuit = extend(network, proof.hidden)
         wider = _layout(circuit, ring, mode)
         held = wider and prove(circuit, wider, _with_witness(ranges, circuit), schedule)
-        if wider and held and held.hidden is not None:
+        if wider and held and held.hidden and held.errors[:-1].max() <= max(worst, tolerance):
             return circuit, wider, schedule, held, witness(circuit, held.hidden, held)
     return network, layout, schedule, proof, None
 
@@ -192,9 +193,17 @@ def _start(network: Network, ring: int) -> _Bits | None:
 
 
 def _search(
-    network: Network, layout: Packed | Batched, ranges: Ranges, ring: int, start: _Bits
+    network: Network,
+    layout: Packed | Batched,
+    ranges: Ranges,
+    ring: int,
+    start: _Bits,
+    enough: float,
 ) -> tuple[Schedule, Proof] | None:
-    """Descend from the even share to the least bound for rows drawn evenly from the box."""
+    """Descend from the even share to the least bound for rows drawn evenly from the box.
+
+    A proved error of `enough` ends it: a large network is not looked at sixty times for nothing.
+    """
     last, sample = network.affines[-1].weight, ranges.sample
     seen: dict[_Bits, tuple[Schedule, Proof] | None] = {}
 
@@ -214,6 +223,9 @@ def _search(
             level = here.level - 1
             here = _Bits(start.first, level, level + 1, level + 6)
     for _ in range(40):
+        found = seen[here]
+        if found is None or found[1].errors.max() <= enough:
+            break
         best = min(here.near(), key=at)
         # A gain below a hundredth is not worth another look at the whole network.
         if not at(best) < 0.99 * at(here):

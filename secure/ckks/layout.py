@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from secure.ckks.network import MAX_ENTRIES, Affine, Network
+from secure.ckks.network import Affine, Network
 from secure.ckks.noise import Noise, encoding_error, near, ties
 from secure.ckks.packing import Matvec, padded
 from secure.ckks.schedule import Stage
@@ -25,6 +25,7 @@ Reals = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 DENSE = 1 << 22  # entries up to which the slots of a layer are followed one by one
+WIDEST = 1 << 24  # entries of a padded matrix; beyond, its encoded diagonals take gigabytes
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class Batched:
         found = []
         for affine in self.affines:
             rows = len(affine.bias)
-            shared = int(affine.weight.size > DENSE)
+            shared = int(max(affine.weight.size, rows * rows) > DENSE)
             turned = np.zeros(rows if shared else (rows, rows))
             absolute = np.abs(affine.weight)
             found.append(Spread(affine.weight, absolute, shared, turned, np.zeros((rows, 1)), 0))
@@ -300,7 +301,7 @@ def _fitting(
     """The product of a matrix whose rows and columns lie at these places; None if too wide."""
     columns = before.outputs if before is not None else padded(int(inputs.max()) + 1)
     rows = padded(int(outputs.max()) + 1)
-    if max(rows, columns) > slots or rows * columns > MAX_ENTRIES:
+    if max(rows, columns) > slots or rows * columns > WIDEST:
         return None
     matrix = np.zeros((rows, columns))
     matrix[outputs[:, None], inputs[None, :]] = weight
@@ -312,7 +313,7 @@ def _through_windows(
 ) -> Matvec | None:
     """The first layer on a row laid out window by window: slot p * across + w."""
     rows = padded(int(spots.max()) + 1)
-    if max(rows, size) > slots or rows * size > MAX_ENTRIES:
+    if max(rows, size) > slots or rows * size > WIDEST:
         return None
     matrix = np.zeros((rows, size))
     windows = np.arange(len(spots)) % index.shape[1]

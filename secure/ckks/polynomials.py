@@ -93,8 +93,8 @@ class Polynomial:
 
     def __call__(self, x: npt.ArrayLike) -> Reals:
         """Evaluate at x, in the unit of x and not of u."""
-        values: Reals = chebyshev.chebval(np.asarray(x, dtype=np.float64) / self.bound, self._array)
-        return values
+        scaled = np.asarray(x, dtype=np.float64) / self.bound
+        return np.asarray(chebyshev.chebval(scaled, self._array), dtype=np.float64)
 
     def interval(self, low: float, high: float) -> tuple[float, float]:
         """Enclose p for u in [low, high], a part of [-1, 1]."""

@@ -122,16 +122,16 @@ def try_random(seed):
 
 
 def test_the_proved_error_holds_on_random_networks():
-    ratios = [ratio for seed in range(6) if (ratio := try_random(seed))]
-    assert len(ratios) >= 4
+    ratios = [ratio for seed in range(4) if (ratio := try_random(seed))]
+    assert len(ratios) >= 3
     assert np.median(ratios) < 1000  # a bound that says nothing would hold, too
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("hundred", range(10))
-def test_the_proved_error_holds_on_a_thousand_random_networks(hundred):
-    ratios = [try_random(seed) for seed in range(100 * hundred, 100 * hundred + 100)]
-    assert sum(ratio is not None for ratio in ratios) >= 60
+@pytest.mark.parametrize("part", range(40))
+def test_the_proved_error_holds_on_a_thousand_random_networks(part):
+    ratios = [try_random(seed) for seed in range(25 * part, 25 * part + 25)]
+    assert sum(ratio is not None for ratio in ratios) >= 12
 
 
 def encrypted_product(rows, columns):

@@ -39,13 +39,13 @@ def test_the_deviation_drowns_the_error():
 
 @pytest.mark.parametrize("deviation", [1, 2, 7])
 def test_the_discrete_gaussian_has_the_chances_that_it_should(deviation):
-    draws = np.array([discrete_gaussian(deviation) for _ in range(20000)])
+    draws = np.array([discrete_gaussian(deviation) for _ in range(6000)])
     spots = np.arange(-4 * deviation, 4 * deviation + 1)
     chances = np.exp(-(spots**2) / (2 * deviation**2))
     chances /= np.exp(-(np.arange(-200, 201) ** 2) / (2 * deviation**2)).sum()
     counts = np.array([(draws == spot).sum() for spot in spots])
-    kept = chances * 20000 > 10
-    score = ((counts - 20000 * chances)[kept] ** 2 / (20000 * chances[kept])).sum()
+    kept = chances * 6000 > 10
+    score = ((counts - 6000 * chances)[kept] ** 2 / (6000 * chances[kept])).sum()
     assert chi2.sf(score, kept.sum()) > 1e-6
 
 
