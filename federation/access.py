@@ -1,7 +1,7 @@
-"""How a party gets to its federation's exchange: what `exchange.yaml` says, and its own seed.
+"""How a party gets to its federation's exchange: what `exchange.yaml` says, and its credentials.
 
 `exchange.yaml` lies in the home's root, the same at every party; the authority's certificate lies
-beside it. The seed of a party's user is in its own directory, at mode 0600.
+beside it. The seed of a party's user and its certificate are in its own directory, at mode 0600.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ def connect(home: Home, party: str, key: SigningKey) -> NatsConnection:
     """Connect a party by its name; `NotFound` where it was never given an exchange."""
     if not home.exchange_file.is_file():
         raise NotFound(
-            f"{home.exchange_file}: this home has no exchange; `tacit up` makes one here",
+            f"{home.exchange_file}: this home has no exchange; `tacit up` makes one here, and "
+            "`tacit silo gather` takes in the bundle in which a coordinator says where its own is",
             field="exchange",
             value=str(home.exchange_file),
         )
     config = load_yaml(home.exchange_file, ExchangeConfig)
     terms = Membership.load(home).terms
     return NatsConnection(
-        Access(config.url, home.authority, home.seed(party)),
+        Access(config.url, home.authority, home.seed(party), home.transport(party)),
         federation=terms.federation,
         party=party,
         key=key,

@@ -11,19 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from federation import jobs, pricing
 from federation.documents import parse
 from federation.errors import BadInput, at_silo
-from federation.jobs.base import PartyFacts
+from federation.jobs.base import FACTS
 from federation.manifest import JobId
 from federation.silo import Silo
 from federation.spec import JobSpec, Name
 from privacy.events import Unit
 from privacy.ledger import Receipt
-
-FACTS = TypeAdapter(PartyFacts)
 
 
 class Asked(BaseModel):

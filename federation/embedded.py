@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from federation import desk
+from federation.attendance import Attendance
 from federation.errors import at_silo
 from federation.home import Home
 from federation.parties import Parties
@@ -47,11 +48,12 @@ class Embedded(Parties):
             silo.close()
 
     @contextmanager
-    def serve(self, job: str, silos: list[str]) -> Iterator[Endpoint]:
+    def serve(self, job: str, attendance: Attendance) -> Iterator[Endpoint]:
         """Let silos take part in threads; yields the coordinator's end of the exchange.
 
         When the block ends, by an error too, the silos' ends are closed and the threads joined.
         """
+        silos = attendance.present()
         keys = self.membership.terms.silos | {"coordinator": self.membership.terms.coordinator}
         exchange = MemoryExchange(self.federation.name, job, keys)
         endpoints = {name: exchange.endpoint(name, self._silos[name].key) for name in silos}

@@ -3,11 +3,13 @@
     federation.yaml                      public facts, agreed by all
     membership.json                      who agreed, and to what
     exchange.yaml  ca.pem                where the exchange is, where silos are apart
-    coordinator/  key  mirror.db  jobs/  exchange.nk
-    silos/NAME/   silo.yaml  key  ledger.db  ledger.head  jobs/  releases/  exchange.nk
+    coordinator/  key  mirror.db  jobs/  exchange/  exchange.nk  transport.pem
+    silos/NAME/   silo.yaml  key  ledger.db  ledger.head  jobs/  releases/
+                  exchange.nk  transport.pem
 
 On one machine all parties live under one home; in production each silo has its own home with
-`federation.yaml`, `membership.json` and its own directory only.
+`federation.yaml`, `membership.json` and its own directory only. `coordinator` is the one name that
+no silo can have: it is the coordinator's own, as a party among them.
 """
 
 from __future__ import annotations
@@ -103,10 +105,26 @@ class Home:
         """The certificate of the authority that vouches for the exchange's server."""
         return self.root / "ca.pem"
 
+    def own(self, party: str) -> Path:
+        """The directory of a party."""
+        return self.coordinator if party == "coordinator" else self.silo(party).directory
+
     def seed(self, party: str) -> Path:
         """The seed of a party's user at the exchange."""
-        own = self.coordinator if party == "coordinator" else self.silo(party).directory
-        return own / "exchange.nk"
+        return self.own(party) / "exchange.nk"
+
+    def transport(self, party: str) -> Path:
+        """A party's certificate for transport, with the key that belongs to it."""
+        return self.own(party) / "transport.pem"
+
+    def asked_key(self, party: str) -> Path:
+        """The transport key for which a certificate was asked and has not come yet."""
+        return self.own(party) / "transport.key"
+
+    @property
+    def exchange(self) -> Path:
+        """The coordinator's directory of the exchange: authority, server, users, streams."""
+        return self.coordinator / "exchange"
 
     @property
     def coordinator(self) -> Path:

@@ -1,7 +1,8 @@
 """Make a directory the home of a working federation: keys, settings, ledgers, membership.
 
 `init_example` builds one from public example data, `init_dataset` from a person's own schema and
-sources. Everything is checked before the first file is written.
+sources; `plan_silo` and `settle` make a silo on a host of its own, for a federation that is there.
+Everything is checked before the first file is written.
 """
 
 from __future__ import annotations
@@ -80,42 +81,125 @@ def init_dataset(
     *,
     epsilon: float = 10.0,
     delta: float = 1e-5,
+    apart: bool = False,
 ) -> Home:
     """Make a federation from a schema file and each silo's source.
 
     `sources` maps silo names to sources in one word (`federation.sources.locator`), `sizes` to
     TRAIN/TEST, or TRAIN/TEST/SUBJECTS where the schema has a subject column: public numbers that
-    each owner types, never counted from the rows. Reads the names of columns, but no row.
+    each owner types, never counted from the rows. Reads the names of columns, but no row. There
+    may be no silo where they come later, from hosts of their own (`apart`).
     """
-    from federation.sources.table import check_columns
-
     home = _vacant(directory)
     document = read_yaml(schema)
     dataset = parse(document, Dataset, str(schema))
-    if not sources:
+    if not sources and not apart:
         raise BadInput(
-            "silo: no silo is named; give --silo NAME=SOURCE", field="silo", allowed=FORMS
+            "silo: no silo is named; give --silo NAME=SOURCE, or --exchange HOST:PORT where silos "
+            "join from hosts of their own",
+            field="silo",
+            allowed=FORMS,
         )
-    stray = sorted(set(sizes) - set(sources))
-    if stray:
-        raise BadInput(
-            f"size: {stray[0]!r} is none of the silos",
-            field="size",
-            value=stray[0],
-            allowed=sorted(sources),
-        )
-    founders = {}
-    for name, text in sorted(sources.items()):
-        source = locate(text, dataset.name, Path.cwd())
-        check_columns(source, dataset.columns)
-        if isinstance(dataset.split, FileSplit):
-            check_columns(source, dataset.columns, separate_test=True)
-        founders[name] = _Founder(source, _sizes(name, sizes.get(name), dataset))
+    _refuse_stray(sizes, sources, "silos")
+    founders = {
+        name: _founder(name, text, sizes.get(name), dataset)
+        for name, text in sorted(sources.items())
+    }
     sources_of = {name: founder.source for name, founder in founders.items()}
     refuse_shared_rows(sources_of, on_disk=True, holder="silo")
     accounts = _accounts(dataset, founders, epsilon, delta)
     _found(home, dataset, document, founders, accounts)
     return home
+
+
+def plan_silo(
+    federation: Federation,
+    name: str,
+    sources: Mapping[str, str],
+    sizes: Mapping[str, str],
+    *,
+    epsilon: float = 10.0,
+    delta: float = 1e-5,
+) -> tuple[SiloConfig, dict[str, Sizes]]:
+    """Check what a silo says of itself, and return its settings and declared sizes.
+
+    `sources` and `sizes` are as in `init_dataset`, by the names of data sets. Nothing is written.
+    """
+    if not sources:
+        raise BadInput(
+            "source: none is named; give --source DATASET=SOURCE", field="source", allowed=FORMS
+        )
+    datasets = {called: federation.dataset(called) for called in sources}
+    _refuse_stray(sizes, sources, "data sets with a source")
+    founders: dict[str, _Founder] = {}
+    accounts: list[AccountConfig] = []
+    for called, dataset in datasets.items():
+        founders[called] = _founder(called, sources[called], sizes.get(called), dataset)
+        accounts += _accounts(dataset, {name: founders[called]}, epsilon, delta)
+    said = {
+        "name": name,
+        "sources": {called: founder.source for called, founder in founders.items()},
+        "accounts": tuple(accounts),
+    }
+    config = parse(said, SiloConfig, f"silo {name}")
+    refuse_shared_rows(config.sources, on_disk=True)
+    return config, {called: founder.sizes for called, founder in founders.items()}
+
+
+def settle(home: Home, config: SiloConfig, key: SigningKey) -> None:
+    """Write a silo's settings and key, and open its ledger with its accounts."""
+    home.silo(config.name).directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_durably(home.silo(config.name).config, silo_text(config).encode())
+    key.save(home.silo(config.name).key)
+    _open_ledger(home, config.name)
+
+
+def read_sizes(name: str, text: str | None, dataset: Dataset) -> Sizes:
+    """The sizes in TRAIN/TEST or TRAIN/TEST/SUBJECTS; `name` is what stands before the `=`."""
+    form = "TRAIN/TEST" if dataset.subject is None else "TRAIN/TEST/SUBJECTS"
+    if text is None:
+        raise BadInput(
+            f"size: none is declared for {name!r}; its owner types public numbers, round ones are "
+            f"fine: --size {name}={form}. They are not counted from the rows, because a count "
+            "would tell of them",
+            field="size",
+            value=None,
+            allowed=form,
+        )
+    numbers = text.split("/")
+    if len(numbers) != form.count("/") + 1 or not all(
+        n.isdecimal() and len(n) < 16 for n in numbers
+    ):
+        raise BadInput(
+            f"size: {name}={text} is not of the form {form}, such as 200/100",
+            field="size",
+            value=text,
+            allowed=form,
+        )
+    names = ("train", "test", "subjects")
+    return parse(dict(zip(names, map(int, numbers), strict=False)), Sizes, f"size of {name}")
+
+
+def _founder(name: str, text: str, size: str | None, dataset: Dataset) -> _Founder:
+    """A silo's source of one data set, whose columns are there, and its sizes."""
+    from federation.sources.table import check_columns
+
+    source = locate(text, dataset.name, Path.cwd())
+    check_columns(source, dataset.columns)
+    if isinstance(dataset.split, FileSplit):
+        check_columns(source, dataset.columns, separate_test=True)
+    return _Founder(source, read_sizes(name, size, dataset))
+
+
+def _refuse_stray(sizes: Mapping[str, str], known: Mapping[str, str], what: str) -> None:
+    stray = sorted(set(sizes) - set(known))
+    if stray:
+        raise BadInput(
+            f"size: {stray[0]!r} is none of the {what}",
+            field="size",
+            value=stray[0],
+            allowed=sorted(known),
+        )
 
 
 def _vacant(directory: Path) -> Home:
@@ -129,31 +213,6 @@ def _vacant(directory: Path) -> Home:
                 allowed="a new or empty directory",
             )
     return home
-
-
-def _sizes(silo: str, text: str | None, dataset: Dataset) -> Sizes:
-    form = "TRAIN/TEST" if dataset.subject is None else "TRAIN/TEST/SUBJECTS"
-    if text is None:
-        raise BadInput(
-            f"size: silo {silo!r} declares none; its owner types public numbers, round ones are "
-            f"fine: --size {silo}={form}. They are not counted from the rows, because a count "
-            "would tell of them",
-            field="size",
-            value=None,
-            allowed=form,
-        )
-    numbers = text.split("/")
-    if len(numbers) != form.count("/") + 1 or not all(
-        n.isdecimal() and len(n) < 16 for n in numbers
-    ):
-        raise BadInput(
-            f"size: {silo}={text} is not of the form {form}, such as 200/100",
-            field="size",
-            value=text,
-            allowed=form,
-        )
-    names = ("train", "test", "subjects")
-    return parse(dict(zip(names, map(int, numbers), strict=False)), Sizes, f"size of {silo}")
 
 
 def _accounts(
@@ -210,10 +269,7 @@ def _found(
     write_durably(home.federation_file, federation_text(facts).encode(), 0o644)
     coordinator.save(home.coordinator_key)
     for name, config in configs.items():
-        home.silo(name).directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(home.silo(name).config, silo_text(config).encode())
-        silo_keys[name].save(home.silo(name).key)
-        _open_ledger(home, name)
+        settle(home, config, silo_keys[name])
         Membership.countersign(home, name)
     _open_mirror(home, {name: key.public for name, key in silo_keys.items()})
 

@@ -18,17 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from federation.errors import IntegrityError, NotFound, PolicyRefused
-from federation.jobs.base import PartyFacts
+from federation.jobs.base import FACTS, PartyFacts
 from privacy.errors import Refused
 from privacy.events import Event
 from privacy.events import parse as parse_event
 from privacy.ledger import Stop
 from privacy.ledger.durable import write_durably
 
-_FACTS = TypeAdapter(PartyFacts)
 _DROPPED_LIMIT = 65_536
 
 
@@ -49,7 +48,7 @@ class JobFiles:
 
     def keep(self, manifest: dict[str, Any], facts: PartyFacts) -> None:
         """Keep the manifest and the facts that it was priced with."""
-        self._write("facts.json", _FACTS.dump_json(facts))
+        self._write("facts.json", FACTS.dump_json(facts))
         self._write("manifest.json", json.dumps(manifest).encode())
 
     def manifest(self) -> dict[str, Any]:
@@ -59,7 +58,7 @@ class JobFiles:
     def facts(self) -> PartyFacts:
         """The public facts as they were when the job was reserved."""
         try:
-            return _FACTS.validate_json(self._read("facts.json"))
+            return FACTS.validate_json(self._read("facts.json"))
         except ValidationError:
             raise self._damaged("facts.json") from None
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from federation import jobs, statements
-from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed
-from federation.jobs.base import CoordinatorContext, Outcome, PartyFacts, PartyQuote
+from federation import jobs, pricing, statements
+from federation.attendance import Attendance
+from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed, Missing
+from federation.jobs.base import FACTS, CoordinatorContext, Outcome, PartyFacts, PartyQuote
 from federation.listening import Listening
 from federation.manifest import MANIFEST_LIFE, check_agreed, read_manifest
 from federation.parties import Parties
@@ -42,6 +43,15 @@ def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, Party
             field="aggregation",
             value=len(facts),
             allowed=f">= {spec.least_silos} silos",
+        )
+    least = spec.least_quorum(len(facts))
+    if spec.quorum is not None and not least <= spec.quorum <= len(facts):
+        raise BadInput(
+            f"quorum: {spec.quorum} is not between {least}, with which this job can go on, and "
+            f"the {len(facts)} silos that hold {spec.dataset!r}",
+            field="quorum",
+            value=spec.quorum,
+            allowed=f"{least} to {len(facts)}",
         )
     quotes = jobs.kind(spec.kind).quote(spec, facts)
     for silo in quotes:
@@ -78,7 +88,8 @@ def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
         return
     manifest = job.document("manifest") or _manifest(job, parties, mirror.heads())
     if job.document("balances") is None:
-        job.save("balances", {s: {"before": b} for s, b in _balances(job, parties).items()})
+        quoted = manifest["body"]["quotes"]
+        job.save("balances", {s: {"before": _balance(job, parties, s)} for s in quoted})
     receipts: dict[str, Any] = {}
     silos = sorted(manifest["body"]["quotes"])
     try:
@@ -128,7 +139,6 @@ def coordinate(
     parties: Parties,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    deadline: float = 3600.0,
 ) -> None:
     """Run the rounds; goes on from the last checkpoint where there is one.
 
@@ -138,9 +148,10 @@ def coordinate(
     if job.status != "started":
         return
     quotes = _agreed_quotes(job, parties)
-    facts = parties.facts(job.spec.dataset)
+    facts = _facts(job)
+    attendance = Attendance(job.directory / "attendance.jsonl", quotes, job.spec.quorum)
     try:
-        with parties.serve(job.id, sorted(quotes)) as endpoint:
+        with parties.serve(job.id, attendance) as endpoint:
             outcome = jobs.kind(job.spec.kind).coordinate(
                 CoordinatorContext(
                     federation=parties.federation.name,
@@ -150,9 +161,10 @@ def coordinate(
                     facts={silo: facts[silo] for silo in quotes},
                     members={silo: parties.membership.key(silo) for silo in quotes},
                     endpoint=Listening(endpoint, quotes),
+                    attendance=attendance,
                     directory=job.directory,
                     progress=progress,
-                    deadline=deadline,
+                    deadline=job.spec.deadline,
                 )
             )
     except (JobFailed, SecureError) as error:
@@ -164,27 +176,29 @@ def coordinate(
 
 
 def settle(job: Job, parties: Parties, mirror: Mirror) -> None:
-    """Settle at every silo; what was never run comes back where the ledger allows it."""
-    if job.status not in ("coordinated", "stopped"):
+    """Settle at every silo; what was never run comes back where the ledger allows it.
+
+    At a silo that is gone from a job with a quorum the whole charge stands, until the job is
+    resumed when it is back.
+    """
+    settled: dict[str, Any] = job.document("settlement") or {}
+    unsettled = [silo for silo, line in settled.items() if not line["settled"]]
+    if job.status not in ("coordinated", "stopped") and not unsettled:
         return
-    silos = {}
-    for silo in sorted(_document(job, "receipts")):
-        receipt = parties.settle(silo, job.id)
-        mirror.accept(receipt)
-        line = _document(job, "manifest")["body"]["quotes"][silo]
-        executed, planned = parties.epsilons(silo, job.id)
-        silos[silo] = {
-            "epsilon": executed,
-            "planned_epsilon": planned,
-            "delta": line["delta"],
-            "unit": line["unit"],
-            "receipt": receipt.document(),
-        }
-    job.save("settlement", silos)
-    before = _document(job, "balances")
-    after = _balances(job, parties)
-    job.save("balances", {silo: before[silo] | {"after": after[silo]} for silo in after})
-    job.update("failed" if job.status == "stopped" else "settled")
+    receipts, balances = _document(job, "receipts"), _document(job, "balances")
+    for silo in unsettled or sorted(receipts):
+        try:
+            settled[silo] = _settled(job, parties, mirror, silo)
+            balances[silo]["after"] = _balance(job, parties, silo)
+        except Missing:
+            if job.spec.quorum is None:
+                raise
+            settled[silo] = _standing(job, silo, receipts[silo])
+            unknown = {"remaining_epsilon": None, "used": None}
+            balances[silo]["after"] = balances[silo]["before"] | unknown
+    job.save("settlement", settled)
+    job.save("balances", balances)
+    job.update("failed" if job.status in ("stopped", "failed") else "settled")
 
 
 def cancel(job: Job, parties: Parties, mirror: Mirror) -> None:
@@ -200,20 +214,63 @@ def cancel(job: Job, parties: Parties, mirror: Mirror) -> None:
 
 
 def _end(job: Job, parties: Parties, mirror: Mirror) -> None:
-    """End the job at every silo that was asked, wherever it stands there."""
+    """End the job at every silo that was asked, wherever it stands there.
+
+    Raises `Missing`, once all others have been asked, where one does not answer.
+    """
     manifest = job.document("manifest")
+    silent: Missing | None = None
     for silo in sorted(manifest["body"]["quotes"]) if manifest else []:
-        receipt = parties.end(silo, job.id)
+        try:
+            receipt = parties.end(silo, job.id)
+        except Missing as error:
+            silent = silent or error
+            continue
         if receipt is not None:
             mirror.accept(receipt)
+    if silent is not None:
+        raise silent
 
 
-def _balances(job: Job, parties: Parties) -> dict[str, dict[str, Any]]:
-    quotes = _document(job, "manifest")["body"]["quotes"]
+def _settled(job: Job, parties: Parties, mirror: Mirror, silo: str) -> dict[str, Any]:
+    """Settle at one silo; its line of the settlement."""
+    receipt = parties.settle(silo, job.id)
+    mirror.accept(receipt)
+    executed, planned = parties.epsilons(silo, job.id)
+    quoted = _document(job, "manifest")["body"]["quotes"][silo]
     return {
-        silo: parties.balance(silo, job.spec.dataset, Unit(line["unit"]))
-        for silo, line in quotes.items()
+        "epsilon": executed,
+        "planned_epsilon": planned,
+        "delta": quoted["delta"],
+        "unit": quoted["unit"],
+        "receipt": receipt.document(),
+        "settled": True,
     }
+
+
+def _standing(job: Job, silo: str, reservation: dict[str, Any]) -> dict[str, Any]:
+    """The line of a silo that could not be asked: all that was planned, and its reservation."""
+    quoted = PartyQuote.read(_document(job, "manifest")["body"]["quotes"][silo])
+    planned = pricing.epsilon(quoted.event, quoted, _facts(job)[silo])
+    return {
+        "epsilon": planned,
+        "planned_epsilon": planned,
+        "delta": quoted.delta,
+        "unit": quoted.unit.value,
+        "receipt": reservation,
+        "settled": False,
+    }
+
+
+def _balance(job: Job, parties: Parties, silo: str) -> dict[str, Any]:
+    """What the account that the job names allows and has left at a silo."""
+    unit = _document(job, "manifest")["body"]["quotes"][silo]["unit"]
+    return parties.balance(silo, job.spec.dataset, Unit(unit))
+
+
+def _facts(job: Job) -> dict[str, PartyFacts]:
+    """The public facts of the silos, as the job was priced by them."""
+    return {s: FACTS.validate_python(line) for s, line in _document(job, "facts").items()}
 
 
 def _manifest(job: Job, parties: Parties, heads: Mapping[str, Head]) -> dict[str, Any]:
@@ -235,6 +292,7 @@ def _manifest(job: Job, parties: Parties, heads: Mapping[str, Head]) -> dict[str
         "nonce": secrets.token_hex(16),
     }
     manifest = statements.sign(body, parties.key)
+    job.save("facts", {s: FACTS.dump_python(f, mode="json") for s, f in facts.items()})
     job.save("manifest", manifest)
     return manifest
 

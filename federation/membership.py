@@ -19,7 +19,7 @@ from federation.home import Home
 from federation.settings import Federation, PublicKey
 from federation.spec import Block, Name, digest
 from privacy.ledger.durable import write_durably
-from secure.keys import SigningKey
+from secure.keys import SigningKey, fingerprint, same_fingerprint
 
 _KIND = "membership"
 
@@ -62,7 +62,7 @@ class Membership(Block):
         """
         path = home.membership_file
         try:
-            data: Any = json.loads(path.read_text())
+            return cls.read(json.loads(path.read_text()), str(path))
         except FileNotFoundError:
             raise NotFound(
                 f"{path}: nobody has signed yet; run `tacit silo countersign NAME` at each silo",
@@ -71,8 +71,12 @@ class Membership(Block):
             ) from None
         except ValueError:
             raise IntegrityError(f"{path}: not JSON", field="membership") from None
+
+    @classmethod
+    def read(cls, data: Any, where: str) -> Self:
+        """Read a membership from plain data and verify every signature (`IntegrityError`)."""
         try:
-            membership = parse(data, cls, str(path))
+            membership = parse(data, cls, where)
         except BadInput as error:
             raise IntegrityError(error.message, field="membership") from None
         for silo in membership.signatures:
@@ -80,20 +84,31 @@ class Membership(Block):
         return membership
 
     @classmethod
-    def countersign(cls, home: Home, silo: str) -> Membership:
-        """Sign the federation as `federation.yaml` states it now, as one of its silos.
+    def proposed(cls, home: Home) -> Membership:
+        """The membership that `federation.yaml` amounts to now; nothing is written.
 
-        What is signed are the terms made from that file here, whatever the membership at hand
-        says: where it says anything else, a new version begins, which every silo has to sign.
+        It is the one at hand, with its signatures, where that says the same; else a new version,
+        which every silo has to sign.
         """
         federation = home.federation()
         try:
             current: Membership | None = cls.load(home)
         except NotFound:
             current = None
-        if current is None or current.terms != Terms.of(federation, current.version):
-            version = 1 if current is None else current.version + 1
-            current = Membership(terms=Terms.of(federation, version), signatures={})
+        if current is not None and current.terms == Terms.of(federation, current.version):
+            return current
+        version = 1 if current is None else current.version + 1
+        return cls(terms=Terms.of(federation, version), signatures={})
+
+    @classmethod
+    def countersign(cls, home: Home, silo: str, *, fingerprint: str | None = None) -> Membership:
+        """Sign the federation as `federation.yaml` states it now, as one of its silos.
+
+        What is signed are the terms made from that file here, whatever the membership at hand
+        says: where it says anything else, a new version begins, which every silo has to sign.
+        With `fingerprint`, what the others read out, nothing else is signed (`IntegrityError`).
+        """
+        current = cls.proposed(home)
         key = SigningKey.load(home.silo_config(silo).key)
         if current.key(silo) != key.public:
             raise IntegrityError(
@@ -102,14 +117,29 @@ class Membership(Block):
                 value=current.key(silo),
                 allowed=key.public,
             )
-        statement = statements.sign(current._body(), key)
-        signed = Membership(
-            terms=current.terms,
-            signatures={**current.signatures, silo: statement["signature"]},
-        )
-        document = json.dumps(signed.model_dump(mode="json"), indent=1, sort_keys=True)
-        write_durably(home.membership_file, document.encode(), 0o644)
+        if fingerprint is not None and not same_fingerprint(fingerprint, current.fingerprint):
+            raise IntegrityError(
+                f"silo {silo}: the membership here has another fingerprint than the one given. "
+                "Somebody looks at other keys, sizes or schemas: sign nothing, and compare the "
+                "parties' fingerprints one by one",
+                field="fingerprint",
+                value=fingerprint,
+                allowed=current.fingerprint,
+            )
+        signed = current.with_signature(silo, statements.sign(current._body(), key)["signature"])
+        signed.save(home)
         return signed
+
+    def with_signature(self, silo: str, signature: str) -> Membership:
+        """The same with one more signature, which must agree (`IntegrityError`)."""
+        signed = Membership(terms=self.terms, signatures={**self.signatures, silo: signature})
+        signed._verify(silo)
+        return signed
+
+    def save(self, home: Home) -> None:
+        """Put it in the place of the membership at hand."""
+        document = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
+        write_durably(home.membership_file, document.encode(), 0o644)
 
     @property
     def version(self) -> int:
@@ -120,6 +150,21 @@ class Membership(Block):
     def digest(self) -> str:
         """The digest of the terms, which manifests name beside the version."""
         return digest(self._body())
+
+    @property
+    def fingerprint(self) -> str:
+        """What people compare before they sign: it covers every key, size and schema.
+
+        Where every party finds its own key in the membership and all read out one fingerprint, all
+        have the same keys of all. It has 48 digits, because whoever proposes the terms could look
+        for two that agree.
+        """
+        return fingerprint(self.digest, size=24)
+
+    @property
+    def unsigned(self) -> tuple[str, ...]:
+        """The silos that have not signed yet."""
+        return tuple(sorted(set(self.terms.silos) - set(self.signatures)))
 
     def key(self, silo: str) -> str:
         """The public key of a silo, or `NotFound`."""

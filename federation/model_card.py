@@ -6,6 +6,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from federation.record import Job
+from federation.spec import AggregationSpec
 
 
 def model_card(job: Job) -> str:
@@ -49,6 +50,7 @@ def model_card(job: Job) -> str:
             "The noise is drawn from a cryptographic source and added in floating point; "
             "the sentences are about the mechanism in real numbers.",
         ]
+    lines += ["", AggregationSpec.model_validate(spec["aggregation"]).guarantee]
     excluded = {s: b["after"]["unprotected"] for s, b in balances.items()}
     if any(excluded.values()):
         counts = ", ".join(f"{n} at {silo}" for silo, n in excluded.items() if n)

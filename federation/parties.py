@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from federation.desk import FACTS
+from federation.attendance import Attendance
 from federation.home import Home
-from federation.jobs.base import PartyFacts
+from federation.jobs.base import FACTS, PartyFacts
 from federation.membership import Membership
 from federation.spec import JobSpec
 from privacy.events import Unit
@@ -48,7 +48,7 @@ class Parties(ABC):
         """Ask one silo; what it raises is raised here."""
 
     @abstractmethod
-    def serve(self, job: str, silos: list[str]) -> AbstractContextManager[Endpoint]:
+    def serve(self, job: str, attendance: Attendance) -> AbstractContextManager[Endpoint]:
         """Let silos take part in a job; yields the coordinator's end of the exchange.
 
         When the block ends, by an error too, no silo is at work on the job any more.

@@ -16,6 +16,7 @@ def draw(directory: Path, curve: list[dict[str, Any]], balances: dict[str, Any])
 
     matplotlib.use("Agg")
     plots = {}
+    balances = {s: b for s, b in balances.items() if b["after"]["used"] is not None}
     if balances:
         plots["budget"] = _budget(directory / "budget.png", balances)
     if curve:

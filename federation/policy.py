@@ -2,7 +2,7 @@
 
     >>> check(Policy(), silo="north", kind="train", no_privacy=False, exact_evaluation=False)
     >>> sorted(protections(Policy(), no_privacy=False, exact_evaluation=False))
-    ['dp', 'public']
+    ['dp', 'encrypted', 'public']
 
 The defaults allow what is priced and nothing else. What a policy opens beyond that leaves the
 silo `unprotected`: it is logged as such, and the account, the receipts and the model card say
@@ -102,4 +102,4 @@ def check(
 def protections(policy: Policy, *, no_privacy: bool, exact_evaluation: bool) -> frozenset[str]:
     """The protections that the gate lets through for one job, by what it asked and may have."""
     opened = (no_privacy and policy.no_privacy) or (exact_evaluation and policy.exact_evaluation)
-    return frozenset({"dp", "public"} | ({"unprotected"} if opened else set()))
+    return frozenset({"dp", "encrypted", "public"} | ({"unprotected"} if opened else set()))

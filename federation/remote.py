@@ -8,14 +8,18 @@ asked again, and gets the same bytes.
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import itertools
 import json
+import os
 import secrets
+import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from federation.attendance import Attendance
 from federation.errors import Missing, retold
 from federation.home import Home
 from federation.listening import Listening
@@ -38,6 +42,8 @@ KEPT = 600.0
 LOOK = 5.0
 """Seconds of silence after which silos are asked to join again, in case a session has died."""
 
+_REMOTES = itertools.count()
+
 STOP = "stop"
 """Tells a silo that the coordinator drives a job no more; no kind of job has such a request."""
 
@@ -45,11 +51,14 @@ STOP = "stop"
 class Remote(Parties):
     """All silos of a federation, each at its own desk."""
 
+    dispatch: Callable[[str, list[str]], Collection[str]] = staticmethod(lambda job, silos: ())
+    """Another way to ask silos to join a job, tried first; it tells whom it has asked."""
+
     def __init__(self, home: Home, connection: NatsConnection) -> None:
         super().__init__(home)
         self._connection = connection
         self._number = secrets.randbits(40)
-        self._calls = f"call-{secrets.token_hex(8)}"
+        self._calls = _stream_of_this_process()
         silos = sorted(self.federation.silos)
         connection.open_job(DESK, silos, keep=KEPT)
         connection.open_job(self._calls, ["coordinator"], keep=KEPT)
@@ -62,59 +71,64 @@ class Remote(Parties):
 
     def call(self, silo: str, verb: str, **said: Any) -> Any:
         """Ask one silo and wait for its answer; `Missing` where none comes."""
-        return self._call(silo, verb, said, PATIENCE)
+        return _read(silo, self._gather([silo], verb, said, PATIENCE))
 
     def hello(self, silo: str) -> dict[str, Any]:
         """Whether a silo answers within seconds, and how far its clock is off, in seconds."""
         asked = time.time()
         try:
-            said = self._call(silo, "hello", {}, LOOK)
+            said = _read(silo, self._gather([silo], "hello", {}, LOOK))
         except Missing:
             return {"serves": False, "clock_offset": None}
         return {"serves": True, "clock_offset": float(said["time"]) - (asked + time.time()) / 2}
 
-    def join(self, job: str, silos: Collection[str]) -> None:
-        """Ask silos to join a job again, where their session has died; silence changes nothing."""
-        for silo in silos:
-            with contextlib.suppress(Missing):
-                self._call(silo, "join", {"job": job}, LOOK)
-
-    def _call(self, silo: str, verb: str, said: dict[str, Any], patience: float) -> Any:
-        self._number += 1
+    def _gather(
+        self, silos: Collection[str], verb: str, said: dict[str, Any], patience: float
+    ) -> dict[str, bytes]:
+        """Ask silos the same, all at once; the answers of those that gave one in time."""
         until = time.time() + patience
         asked = {"verb": verb, "said": said, "answers": self._calls, "until": int(until)}
-        self._desk.send(silo, round=self._number, name="ask", body=canonical(asked))
-        while True:
+        self._number += 1
+        for silo in silos:
+            self._desk.send(silo, round=self._number, name="ask", body=canonical(asked))
+        answers: dict[str, bytes] = {}
+        while set(silos) - answers.keys():
             try:
                 message = self._answers.receive(deadline=max(until - time.time(), 0.001))
             except ExchangeTimeout:
-                raise Missing(
-                    f"silo {silo} does not answer; is `tacit silo serve {silo}` running there?",
-                    field="silo",
-                    value=silo,
-                ) from None
+                break
             self._answers.acknowledge(message)
-            if (message.header.sender, message.header.round) == (silo, self._number):
-                return _read(message.body, silo)
+            if message.header.round == self._number and message.header.sender in silos:
+                answers[message.header.sender] = message.body
+        return answers
 
     @contextmanager
-    def serve(self, job: str, silos: list[str]) -> Iterator[Endpoint]:
+    def serve(self, job: str, attendance: Attendance) -> Iterator[Endpoint]:
         """Let silos take part, each in a process of its own; yields the coordinator's end.
 
-        When the block ends, by an error too, every silo is told to stop and has done so.
+        A silo that does not join is gone. When the block ends, by an error too, every silo is told
+        to stop, and has done so where it answers.
         """
+        silos = attendance.present()
         self._connection.close_job(job)
         self._connection.open_job(job, [*silos, "coordinator"])
         endpoint = self._connection.endpoint(job)
         try:
-            for silo in silos:
-                self.call(silo, "join", job=job)
-            yield _Watched(endpoint, lambda: self.join(job, silos))
+            unasked = sorted(set(silos) - set(self.dispatch(job, silos)))
+            answers = self._gather(unasked, "join", {"job": job}, PATIENCE)
+            for silo in unasked:
+                try:
+                    _read(silo, answers)
+                except Missing as error:
+                    attendance.lose([silo], error)
+            yield _Watched(
+                endpoint,
+                lambda: self._gather(attendance.present(), "join", {"job": job}, LOOK),
+            )
         finally:
             for silo in silos:
                 endpoint.send(silo, round=0, name=STOP, body=b"")
-            for silo in silos:
-                self.call(silo, "leave", job=job)
+            self._gather(silos, "leave", {"job": job}, PATIENCE)
             self._connection.close_job(job)
 
 
@@ -125,7 +139,7 @@ class _Watched:
     would have.
     """
 
-    def __init__(self, endpoint: Endpoint, look: Callable[[], None]) -> None:
+    def __init__(self, endpoint: Endpoint, look: Callable[[], object]) -> None:
         self.party, self.job = endpoint.party, endpoint.job
         self.send, self.acknowledge, self.close = (
             endpoint.send,
@@ -148,10 +162,16 @@ class _Watched:
                 self._look()
 
 
-def _read(body: bytes, silo: str) -> Any:
-    """The answer in a message; an error in it is raised."""
+def _read(silo: str, answers: Mapping[str, bytes]) -> Any:
+    """A silo's answer; an error in it is raised, and `Missing` where there is none."""
+    if silo not in answers:
+        raise Missing(
+            f"silo {silo} does not answer; is `tacit silo serve {silo}` running there?",
+            field="silo",
+            value=silo,
+        )
     try:
-        document = json.loads(body)
+        document = json.loads(answers[silo])
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and set(document) == {"answer"}:
@@ -160,3 +180,9 @@ def _read(body: bytes, silo: str) -> Any:
         error = document["error"]
         raise retold(error if isinstance(error, dict) else {}, silo)
     raise BadMessage(f"silo {silo} gave an answer that is none", field="silo", value=silo)
+
+
+def _stream_of_this_process() -> str:
+    """A name that no other living process has; what a dead one left is taken up again."""
+    mine = f"{socket.gethostname()} {os.getpid()} {next(_REMOTES)}"
+    return f"call-{hashlib.blake2b(mine.encode(), digest_size=8).hexdigest()}"

@@ -12,6 +12,7 @@ from typing import Any
 from federation.model_card import model_card
 from federation.plots import draw
 from federation.record import Job
+from federation.spec import AggregationSpec
 from privacy.ledger import Receipt
 from privacy.ledger.durable import write_durably
 
@@ -35,6 +36,7 @@ def result_of(job: Job) -> dict[str, Any]:
                 "remaining_epsilon": balances[silo]["after"]["remaining_epsilon"],
                 "used": balances[silo]["after"]["used"],
                 "unprotected": balances[silo]["after"]["unprotected"],
+                "settled": line["settled"],
             }
             for silo, line in settlement.items()
         },
@@ -80,18 +82,33 @@ def _markdown(
     ]
     for silo, line in settlement.items():
         after = balances[silo]["after"]
+        left = (
+            f"{after['remaining_epsilon']:.2f} | {after['used']:.1%}"
+            if line["settled"]
+            else "not known | not known"
+        )
         lines.append(
             f"| {silo} | one {line['unit']} | {line['epsilon']:.3f} | {line['delta']:.0e} "
-            f"| {after['remaining_epsilon']:.2f} | {after['used']:.1%} |"
+            f"| {left} |"
         )
     lines += [
         "",
         "Spent is the tight price of this job alone; left is what each account's filter still "
         "admits. The claim to others is each account's whole capacity.",
     ]
+    gone = [silo for silo, line in settlement.items() if not line["settled"]]
+    if gone:
+        lines += [
+            "",
+            f"{', '.join(gone)} left before the end: the whole charge stands there until "
+            f"`tacit job resume {job.id}` settles it.",
+        ]
     excluded = sum(balances[s]["after"]["unprotected"] for s in balances)
     if excluded:
         lines += ["", f"**The guarantee excludes {excluded} unprotected releases.**"]
+    aggregation = job.spec.model_dump(mode="json").get("aggregation")
+    if aggregation:
+        lines += ["", AggregationSpec.model_validate(aggregation).guarantee]
     if "budget" in plots:
         lines += ["", f"![Budget before and after]({plots['budget']})"]
     lines += _metrics(outcome.get("metrics", {}))

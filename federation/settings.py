@@ -59,7 +59,7 @@ class SiloFacts(Block):
 
 
 class Federation(Block):
-    """The public facts that coordinator and silos agree on.
+    """The public facts that coordinator and silos agree on; silos may still have to be admitted.
 
     `max_silos_per_subject` is the most silos one subject can be in; None means all of them.
     """
@@ -67,7 +67,7 @@ class Federation(Block):
     name: Name
     coordinator: PublicKey
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
-    silos: Annotated[dict[Name, SiloFacts], Field(min_length=1)]
+    silos: dict[Name, SiloFacts]
     max_silos_per_subject: Count | None = None
 
     @field_validator("datasets", mode="before")
@@ -80,6 +80,8 @@ class Federation(Block):
         for name, dataset in self.datasets.items():
             if dataset.name != name:
                 raise ValueError(f"data set {name!r} calls itself {dataset.name!r}")
+        if "coordinator" in self.silos:
+            raise ValueError("no silo can be called 'coordinator'; that is the coordinator's name")
         for silo, facts in self.silos.items():
             for name, sizes in facts.sizes.items():
                 if name not in self.datasets:

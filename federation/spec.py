@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from federation.limits import (
     Clip,
+    Count,
     Delta,
     Epsilon,
     NoiseMultiplier,
@@ -78,26 +79,45 @@ class PrivacySpec(Block):
         return self
 
 
+_WHO_SEES = {
+    "plain": "The coordinator saw every silo's update as it was released.",
+    "masked": (
+        "The coordinator learned the weighted mean of the silos' updates and no silo's own, unless "
+        "a third of the silos or more told it theirs (pairwise masks). The mean itself may tell of "
+        "one silo; the masks change no epsilon."
+    ),
+    "ckks": (
+        "The coordinator learned the weighted mean of the silos' updates and no silo's own, "
+        "provided that it was honest but curious and worked together with no silo: the silos hold "
+        "the key of the encryption (CKKS, 128 bits), and one of them with the coordinator can read "
+        "every update. The mean itself may tell of one silo; the encryption changes no epsilon."
+    ),
+}
+
+
 class AggregationSpec(Block):
     """How the coordinator combines what the silos release.
 
-    `plain`: the coordinator sees every silo's release. `masked`: it learns their weighted mean and
-    no silo's own; a change of a parameter in one round is clipped to +-`range`.
+    `plain`: the coordinator sees every silo's release. `masked` and `ckks`: it learns their
+    weighted mean and no silo's own (`guarantee` says against whom); a change of a parameter in one
+    round is clipped to +-`range`.
     `rule` is `mean`, or one that up to `faulty` hostile silos cannot steer (`federation.robust`);
     those give every silo one voice, whatever its size, and see every release.
     """
 
-    name: Literal["plain", "masked"] = "plain"
+    name: Literal["plain", "masked", "ckks"] = "plain"
     rule: Literal["mean", "median", "trimmed_mean", "krum", "flag"] = "mean"
     faulty: Annotated[int, Within(1, 10**6)] | None = None
     range: Annotated[float, Within(1e-6, 1e6)] | None = None
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        if self.name == "masked" and self.rule != "mean":
-            raise ValueError(f"masked sums show no single update, which {self.rule} has to see")
-        if self.range is not None and self.name != "masked":
-            raise ValueError(f"range belongs to masked; here: {self.name}")
+        if self.hidden and self.rule != "mean":
+            raise ValueError(
+                f"{self.name} sums show no single update, which {self.rule} has to see"
+            )
+        if self.range is not None and not self.hidden:
+            raise ValueError(f"range belongs to masked and ckks; here: {self.name}")
         return self
 
     @model_validator(mode="after")
@@ -110,10 +130,20 @@ class AggregationSpec(Block):
         return self
 
     @property
+    def hidden(self) -> bool:
+        """Whether the coordinator learns the sum of updates only."""
+        return self.name != "plain"
+
+    @property
+    def guarantee(self) -> str:
+        """Who sees single updates, and what rests on that, in words for reports and cards."""
+        return _WHO_SEES[self.name]
+
+    @property
     def least_silos(self) -> int:
         """The fewest silos among which the rule means anything."""
         faulty = self.faulty or 0
-        if self.name == "masked":
+        if self.hidden:
             return 3
         return {"mean": 1, "trimmed_mean": 2 * faulty + 1, "krum": 2 * faulty + 3}.get(self.rule, 3)
 
@@ -148,12 +178,18 @@ class EvaluationSpec(Block):
 
 
 class JobSpec(Block):
-    """What every job says, whatever its kind. The job's id is the name, a day and a mark."""
+    """What every job says, whatever its kind. The job's id is the name, a day and a mark.
+
+    A silo that is silent for `deadline` seconds while it is waited for, or stops with a fault, is
+    gone; the job goes on while at least `quorum` silos are there, by default all of them.
+    """
 
     kind: str
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,44}$")]
     dataset: Annotated[str, Field(max_length=100)]
     seed: Seed = 42
+    quorum: Count | None = None
+    deadline: Annotated[float, Within(1, 604_800)] = 3600.0
 
     @property
     def no_privacy(self) -> bool:
@@ -169,6 +205,10 @@ class JobSpec(Block):
     def least_silos(self) -> int:
         """The fewest silos that the job can run with."""
         return 1
+
+    def least_quorum(self, silos: int) -> int:
+        """The fewest of so many silos with which the job can go on."""
+        return self.least_silos
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ _FEDERATION = """\
 # again (`tacit silo countersign NAME`).
 {head}
 # The most silos that one subject can be in. Without it: all of them.
-# max_silos_per_subject: 1
+{most}
 
 # What a row looks like. Bounds, categories and what stands in for a missing value are declared
 # by people, never taken from rows.
@@ -45,8 +45,10 @@ key: key
 
 def federation_text(facts: Mapping[str, Any]) -> str:
     """The text of `federation.yaml`."""
+    most = facts.get("max_silos_per_subject")
     return _FEDERATION.format(
         head=_dump({"name": facts["name"], "coordinator": facts["coordinator"]}),
+        most="# max_silos_per_subject: 1" if most is None else f"max_silos_per_subject: {most}",
         datasets=_dump({"datasets": facts["datasets"]}),
         silos=_dump({"silos": facts["silos"]}),
     )

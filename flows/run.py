@@ -8,22 +8,30 @@ resume.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled
 
 from federation import engines, lifecycle
 from federation.books import open_mirror
 from federation.errors import JobFailed, TacitError
 from federation.home import Home
 from federation.progress import observer
-from federation.record import Job
+from federation.record import ENDED, Job
 from federation.report import publish, result_of
+from flows import stopping
+from flows.dispatch import dispatching
+from flows.events import tell_budgets, tell_receipts
+from privacy.ledger import Receipt
 
 
 def step(name: str, verb: Callable[[], object]) -> None:
@@ -41,8 +49,12 @@ def step(name: str, verb: Callable[[], object]) -> None:
 
 
 @flow(name="life-of-a-job", retries=0, persist_result=False, validate_parameters=False)
-def run_job(home: str, job_id: str) -> dict[str, Any]:
-    """Drive a recorded job to its end, from wherever it stands; return its result document."""
+def run_job(home: str, job_id: str) -> Any:
+    """Drive a recorded job to its end, from wherever it stands; return its result document.
+
+    A person's request to cancel it ends it at every silo; the run is then cancelled too.
+    """
+    begun = time.monotonic()
     where = Home(Path(home))
     job = Job(where, job_id)
     with (
@@ -50,14 +62,43 @@ def run_job(home: str, job_id: str) -> dict[str, Any]:
         engines.opened(where, job.engine) as parties,
         open_mirror(where) as mirror,
     ):
-        step("reserve", partial(lifecycle.reserve, job, parties, mirror))
-        step("start", partial(lifecycle.start, job, parties, mirror))
-        step("rounds", partial(lifecycle.coordinate, job, parties, progress=observer.get()))
-        step("settle", partial(lifecycle.settle, job, parties, mirror))
-        step("publish", partial(publish, job))
-    report = job.directory / "report.md"
-    if report.exists():
-        create_markdown_artifact(
-            key="job-report", markdown=report.read_text(), description=f"Report of {job.id}"
-        )
+        try:
+            with stopping.heeded(job), dispatching(parties, job):
+                step("reserve", partial(lifecycle.reserve, job, parties, mirror))
+                step("start", partial(lifecycle.start, job, parties, mirror))
+                step("rounds", partial(lifecycle.coordinate, job, parties, progress=observer.get()))
+                step("settle", partial(lifecycle.settle, job, parties, mirror))
+                step("publish", partial(publish, job))
+        except KeyboardInterrupt:
+            if not stopping.requested(job):
+                raise
+            if job.status not in ENDED:
+                lifecycle.cancel(job, parties, mirror)
+        job.save("timing", {"total": time.monotonic() - begun})
+        receipts = mirror.receipts(job.id)
+    _tell(job, receipts)
+    if job.status == "cancelled":
+        return Cancelled(message="cancelled by a person's word")
     return result_of(job)
+
+
+def run_here(home: str, job_id: str) -> dict[str, Any]:
+    """Drive a job in this process; return its result, though the server should not hear of it."""
+    try:
+        run_job(home, job_id)
+    except Exception:
+        if Job(Home(Path(home)), job_id).status not in ("completed", "cancelled"):
+            raise
+    return result_of(Job(Home(Path(home)), job_id))
+
+
+def _tell(job: Job, receipts: list[Receipt]) -> None:
+    """Show the report and tell of the receipts; a server that is gone takes nothing from a job."""
+    with contextlib.suppress(httpx.HTTPError):
+        tell_receipts(receipts)
+        tell_budgets(job.document("settlement") or {}, job.document("balances") or {})
+        report = job.directory / "report.md"
+        if report.exists():
+            create_markdown_artifact(
+                key="job-report", markdown=report.read_text(), description=f"Report of {job.id}"
+            )

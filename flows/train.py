@@ -9,21 +9,22 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from federation.home import Home
-from federation.record import Job
+from federation.record import Engine, Job
 from federation.training.specs import Spec
 from flows.checking import check
 from flows.run import run_job
 
 
 @flow(name="train", retries=0, persist_result=False)
-def train(spec: Spec, home: str | None = None) -> dict[str, Any]:
+def train(spec: Spec, home: str | None = None, engine: Engine = "embedded") -> Any:
     """Train one model across the silos of `home` under their privacy budgets.
 
     `home` is a directory on the machine that serves the deployment; left out, it is found as the
-    command finds it (TACIT_HOME, the nearest federation.yaml, ./.tacit). A retry of the same flow
-    run goes on with its job: no second charge.
+    command finds it (TACIT_HOME, the nearest federation.yaml, ./.tacit). `engine` is `exchange`
+    where every silo is a process of its own. A retry of the same flow run goes on with its job: no
+    second charge.
     """
     where = Home.find(Path(home) if home else None)
-    check(where, spec)
-    job = Job.create(where, spec, mark=str(flow_run.id)[-8:])
-    return run_job(str(where.root), job.id)
+    check(where, spec, engine)
+    job = Job.create(where, spec, mark=str(flow_run.id)[-8:], engine=engine)
+    return run_job(str(where.root), job.id, return_state=True)

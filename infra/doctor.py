@@ -6,13 +6,14 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from federation.home import Home
+from infra import postgres
+from infra.process import taken
 
 PACKAGES = ("tacit", "torch", "opacus", "prefect", "dp-accounting", "sqlalchemy", "fastapi")
 EXTRAS = {"scikit-learn": "examples", "psycopg": "postgres", "streamlit": "dashboard"}
@@ -26,6 +27,7 @@ def examine(home: Home) -> list[dict[str, Any]]:
         _python(),
         *_packages(),
         *_ports(),
+        _postgres(),
         _disk(home),
         _clock(home),
         _state(home),
@@ -55,22 +57,18 @@ def _packages() -> list[dict[str, Any]]:
 
 def _ports() -> list[dict[str, Any]]:
     """Loopback has to take a server; a fixed port that is taken needs another by `--port`."""
-    lines = [_line("loopback", _free(0), "takes a Prefect server for each run")]
+    lines = [_line("loopback", not taken("127.0.0.1", 0), "takes a Prefect server for each run")]
     for name, port in PORTS.items():
-        free = _free(port)
+        free = not taken("127.0.0.1", port)
         seen = f"{port} is free" if free else f"{port} is taken: tacit {name} --port N"
         lines.append(_line(f"{name} port", free, seen))
     return lines
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+def _postgres() -> dict[str, Any]:
+    """Not having it is no fault: the stack then keeps Prefect's state in SQLite."""
+    without = "not installed: tacit up keeps Prefect's state in SQLite; apt install postgresql"
+    return _line("postgresql", True, "installed" if postgres.installed() else without)
 
 
 def _disk(home: Home) -> dict[str, Any]:

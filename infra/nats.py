@@ -1,7 +1,8 @@
 """The NATS server of a federation: its configuration, its users' rights, and running it.
 
 One account holds the federation; each party is a user known by an NKEY that it made itself, whose
-seed never leaves it. A silo may publish where it is the sender, fetch from and acknowledge its own
+seed never leaves it, behind TLS that takes no client without a certificate of the federation's
+authority. A silo may publish where it is the sender, fetch from and acknowledge its own
 durable, and hear its own inbox. It can neither make, read nor delete a stream, nor publish in
 another's name, nor hear what is meant for another. The coordinator makes streams and durables, and
 publishes only as itself.
@@ -9,9 +10,12 @@ publishes only as itself.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +48,20 @@ def public_key(path: Path) -> str:
     return public.decode()
 
 
+def is_public(nkey: str) -> bool:
+    """Whether a text is the public NKEY of a user: prefix, 32 bytes, checksum."""
+    try:
+        raw = base64.b32decode(nkey)
+    except ValueError:
+        return False
+    checksum: int = nkeys.crc16(bytearray(raw[:-2]))
+    return (
+        len(raw) == 35
+        and raw[0] == nkeys.PREFIX_BYTE_USER
+        and checksum == int.from_bytes(raw[-2:], "little")
+    )
+
+
 def configuration(
     federation: str,
     users: Mapping[str, str],
@@ -63,10 +81,13 @@ def configuration(
             "server_name": f"tacit-{federation}",
             "listen": f"{host}:{port}",
             "max_payload": max(MAX_PAYLOAD, CHUNK),
+            "pid_file": str(directory / "nats.pid"),
             "jetstream": {"store_dir": str(directory / "streams"), "sync_interval": "10s"},
             "tls": {
                 "cert_file": str(certificates / "server.pem"),
                 "key_file": str(certificates / "server.key"),
+                "ca_file": str(certificates / "ca.pem"),
+                "verify": True,
                 "min_version": "1.3",
                 "timeout": 5,
             },
@@ -108,6 +129,39 @@ def command(configuration: Path) -> list[str]:
     return [str(_binary()), "--config", str(configuration)]
 
 
+def reload(configuration: Path, log: Path) -> bool:
+    """Let the server that runs on a configuration on this host take it up as it stands now.
+
+    Connections of users that are still there stay; those of a user that is gone are closed. Whether
+    one runs here: False means that nothing was done. Raises `Missing` where the server does not say
+    in its log that it did so.
+    """
+    said = json.loads(configuration.read_text())
+    pid = _running(configuration, Path(said["pid_file"]))
+    if pid is None:
+        return False
+    done = subprocess.run(
+        [_binary(), "-t", "--config", configuration], capture_output=True, text=True
+    )
+    before = log.stat().st_size if log.exists() else 0
+    if done.returncode == 0 and _hang_up(pid):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with log.open() as file:
+                file.seek(before)
+                news = file.read()
+            if "Reloaded server configuration" in news:
+                return True
+            if "Failed to reload" in news:
+                break
+            time.sleep(0.05)
+    raise Missing(
+        f"the exchange (process {pid}) did not take up {configuration}; restart it, and see {log}",
+        field="nats",
+        value=str(configuration),
+    )
+
+
 class Server:
     """A NATS server that is a child of this process and dies with it."""
 
@@ -123,15 +177,15 @@ class Server:
 
     def reload(self) -> None:
         """Take up a changed configuration without closing a connection that it still allows."""
-        self.child.send_signal(1)
+        reload(self._configuration, self._log)
 
     def stop(self) -> None:
         """Stop it."""
         stop(self.child)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        child = start(command(self._configuration), environment={}, log=self._log)
         listen = json.loads(self._configuration.read_text())["listen"]
+        child = start(command(self._configuration), environment={}, log=self._log)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and child.poll() is None:
             if _listens(listen):
@@ -141,9 +195,26 @@ class Server:
         raise Missing(f"no NATS server came up at {listen}; its log: {self._log}", field="nats")
 
 
-def _listens(address: str) -> bool:
-    import socket
+def _running(configuration: Path, pid_file: Path) -> int | None:
+    """The process that serves a configuration here; a number that another has got is none."""
+    try:
+        pid = int(pid_file.read_text())
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        runs = Path(os.fsdecode(arguments[arguments.index(b"--config") + 1]))
+        return pid if runs.samefile(configuration) else None
+    except (OSError, ValueError):
+        return None
 
+
+def _hang_up(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.settimeout(0.5)

@@ -51,8 +51,10 @@ class Server:
         child: subprocess.Popen[bytes] | None = None,
         log: Path | None = None,
         database: Path | None = None,
+        auth: str | None = None,
     ) -> None:
         self.url = url
+        self.auth = auth
         self._child = child
         self._log = log
         self._database = database
@@ -81,70 +83,72 @@ class Server:
 def prefect_server(home: Path) -> Iterator[Server]:
     """Start a server for this run and stop it after; or use the one that is configured.
 
-    TACIT_PREFECT_URL, or `stack.json` in the home (written by the distributed stack), names a
-    running one. The server listens on loopback and keeps its state in a temporary directory; the
-    log is kept in the home as `prefect.log`.
+    The server listens on loopback and keeps its state in a temporary directory; the log is kept in
+    the home as `prefect.log`.
     """
-    running = os.environ.get("TACIT_PREFECT_URL") or _of_stack(home)
-    if running:
-        yield Server(running.rstrip("/"))
+    running = running_server(home)
+    if running is not None:
+        yield Server(running[0], auth=running[1])
         return
     with tempfile.TemporaryDirectory(prefix="tacit-prefect-") as directory:
         place = Path(directory)
-        database = place / "prefect.db"
-        cached = _cache()
-        if cached.exists():
-            shutil.copyfile(cached, database)
+        database = migrated(place / "prefect.db")
         port = free_port()
         url = f"http://127.0.0.1:{port}/api"
         log = home / "prefect.log" if home.is_dir() else place / "prefect.log"
         log.unlink(missing_ok=True)
-        child = start(
-            [
-                sys.executable,
-                "-m",
-                "prefect",
-                "server",
-                "start",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--no-ui",
-            ],
-            environment=_server_environment(place, database),
-            log=log,
-        )
+        environment = server_environment(place, sqlite_url(database))
+        child = start(server_command(port, "--no-ui"), environment=environment, log=log)
         try:
             yield Server(url, child, log, database)
         finally:
             stop(child)
 
 
-def client_environment(url: str, home: Path) -> dict[str, str]:
+def client_environment(url: str, home: Path, auth: str | None = None) -> dict[str, str]:
     """What a client in this process needs before Prefect is imported."""
-    return QUIET | {"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "coordinator" / "prefect")}
+    place = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "coordinator" / "prefect")}
+    return QUIET | place | ({} if auth is None else {"PREFECT_API_AUTH_STRING": auth})
 
 
-def _server_environment(place: Path, database: Path) -> dict[str, str]:
+def server_command(port: int, *options: str) -> list[str]:
+    """The command that runs a server on loopback."""
+    words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+    return [*words, "--port", str(port), *options]
+
+
+def server_environment(place: Path, database: str) -> dict[str, str]:
+    """What a server needs: its own directory and database, and nothing of this user's Prefect."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    return (
-        kept
-        | QUIET
-        | {
-            "PREFECT_HOME": str(place),
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-            "TACIT_OWNER": str(os.getpid()),
-        }
-    )
+    own = {"PREFECT_HOME": str(place), "PREFECT_API_DATABASE_CONNECTION_URL": database}
+    return kept | QUIET | own | {"TACIT_OWNER": str(os.getpid())}
 
 
-def _of_stack(home: Path) -> str | None:
+def sqlite_url(database: Path) -> str:
+    """Where a SQLite file is, for SQLAlchemy's aiosqlite."""
+    return f"sqlite+aiosqlite:///{database}"
+
+
+def migrated(database: Path) -> Path:
+    """The file, made from the migrated copy where it is not there and the cache has one."""
+    if not database.exists() and _cache().exists():
+        shutil.copyfile(_cache(), database)
+    return database
+
+
+def running_server(home: Path) -> tuple[str, str | None] | None:
+    """The API and the password of a server that runs for this home already, or None.
+
+    TACIT_PREFECT_URL names it, or `stack.json` in the home, which the stack writes.
+    """
+    named = os.environ.get("TACIT_PREFECT_URL")
+    if named:
+        return named.rstrip("/"), None
     try:
-        url = json.loads((home / "stack.json").read_text())["prefect"]
-    except (FileNotFoundError, KeyError, ValueError):
+        said = json.loads((home / "stack.json").read_text())["prefect"]
+        return said["url"], said["auth"]
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
-    return str(url)
 
 
 def _cache() -> Path:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
 
 def start(
-    argv: list[str], *, environment: dict[str, str], log: Path, speak: bool = False
+    argv: list[str],
+    *,
+    environment: dict[str, str],
+    log: Path,
+    speak: bool = False,
+    directory: Path | None = None,
+    user: str | None = None,
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child whose output goes to `log` and that is killed when this process dies.
 
     It gets a process group of its own, so that a Ctrl-C at the terminal reaches only the parent,
-    which then stops it in order. With `speak` its standard input is a pipe from here.
+    which then stops it in order. With `speak` its standard input is a pipe from here. It starts
+    in `directory`, with the descriptors to `keep`, and as `user` with that user's own group only,
+    which root alone can ask for.
     """
     library = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
@@ -38,7 +49,12 @@ def start(
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
-            preexec_fn=tied_to_parent,
+            cwd=directory,
+            pass_fds=keep,
+            user=user,
+            group=None if user is None else pwd.getpwnam(user).pw_gid,
+            extra_groups=None if user is None else [],
+            preexec_fn=tied_to_parent,  # runs after the change of user, which would undo it
         )
     finally:
         os.close(descriptor)
@@ -51,12 +67,33 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def stop(child: subprocess.Popen[bytes], *, patience: float = 5.0) -> None:
+def taken(host: str, port: int) -> bool:
+    """Whether somebody holds this port, so that a server could not listen on it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def stop(
+    child: subprocess.Popen[bytes],
+    *,
+    patience: float = 5.0,
+    by: signal.Signals = signal.SIGTERM,
+) -> None:
     """Ask a child to end, and after `patience` seconds end it with its whole group."""
     if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        child.send_signal(by)
+    finish(child, patience)
+
+
+def finish(child: subprocess.Popen[bytes], patience: float) -> None:
+    """Wait for a child's end, and after `patience` seconds end it with its whole group."""
+    try:
+        child.wait(patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

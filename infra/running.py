@@ -7,12 +7,9 @@ job, so that a mistake in a spec costs no waiting and a start costs no more than
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from federation.home import Home
@@ -30,37 +27,21 @@ def drive(home: Home, job_of: Callable[[], Job], *, quiet: bool) -> dict[str, An
         with _waiting(quiet):
             job = job_of()
             _check(home, job)
-            os.environ.update(client_environment(server.wait(), home.root))
+            os.environ.update(client_environment(server.wait(), home.root, server.auth))
             from federation.progress import observer
             from federation.report import result_of
-            from flows.run import run_job
+            from flows.run import run_here
 
         with _progress(quiet) as tell:
             token = observer.set(tell)
             try:
-                run_job(str(home.root), job.id)
+                run_here(str(home.root), job.id)
             finally:
                 observer.reset(token)
                 job = Job(home, job.id)
                 spent = time.monotonic() - begun
                 job.save("timing", {"total": spent})
     return result_of(job)
-
-
-def detach(home: Home, job: Job) -> None:
-    """Drive a job in a process that outlives this one; what it says is in the job's `drive.log`."""
-    descriptor = os.open(job.directory / "drive.log", os.O_WRONLY | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "wb") as log:
-        subprocess.Popen(
-            [
-                str(Path(sys.executable).with_name("tacit")),
-                *("job", "resume", job.id, "--home", str(home.root), "--json"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
 
 
 def _check(home: Home, job: Job) -> None:
@@ -71,11 +52,12 @@ def _check(home: Home, job: Job) -> None:
     import federation.training.trainer  # noqa: F401
     from flows.checking import check
 
+    if job.status != "created":
+        return
     try:
         check(home, job.spec, job.engine)
     except Exception as error:
-        if job.status == "created":
-            job.update("failed", error=error)
+        job.update("failed", error=error)
         raise
 
 

@@ -1,7 +1,12 @@
-"""The process of one silo: its ledger and desk here, its sessions in children."""
+"""The process of one silo: its ledger, desk and worker here, its sessions in children.
+
+The worker is there where the silo was given a way to Prefect (`worker.json`), in a thread of its
+own; the desk needs no Prefect, and nothing that happens to a worker stops it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,6 +16,7 @@ from federation.access import connect
 from federation.home import Home
 from federation.serving import SiloServer
 from federation.silo import Silo
+from infra.prefect_site import Way
 from infra.sessions import ChildSessions
 
 READY = "serving"
@@ -31,16 +37,25 @@ def serve(home: Home, name: str) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     os.umask(0o077)
+    way = Way.of(home, name)
+    if way is not None:
+        os.environ.update(way.environment(home, name))
+        from flows.worker import working
     logging.basicConfig(
         filename=home.silo(name).directory / "silo.log",
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.INFO,
+        force=True,  # Prefect, where it was imported, has set up a log of its own
     )
     logging.getLogger("nats").setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     silo = Silo(home, name)
     sessions = ChildSessions(home, name)
     try:
-        with connect(home, name, silo.key) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(connect(home, name, silo.key))
+            if way is not None:
+                stack.enter_context(working(home, silo, sessions))
             logging.info(READY)
             SiloServer(silo, connection, sessions).serve(lambda: running)
     finally:

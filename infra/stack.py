@@ -2,34 +2,43 @@
 
     python -m infra.stack HOME
 
-starts the exchange and every silo under HOME as a process of its own, starts again what dies, and
-on TERM stops all of it in order. `stack.json` in the home says what runs; it is there exactly
-while a supervisor lives, which holds `stack.lock`. Children die with it, however it dies.
+starts PostgreSQL where it is installed, the Prefect server and the proxy before it, the exchange,
+every silo under HOME and the coordinator's worker, each as a process of its own, starts again what
+dies, and on TERM stops all of it in order. `stack.json` in the home says what runs; it is there
+exactly while a supervisor lives, which holds `stack.lock`. Children die with it, however it dies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federation.errors import Missing
+from federation.access import ExchangeConfig
+from federation.documents import load_yaml
+from federation.errors import Missing, TacitError
 from federation.home import Home
-from infra import nats
+from flows.pools import COORDINATOR, pool_of
+from infra import nats, postgres
 from infra.exchange import make_exchange
-from infra.process import start, stop
+from infra.prefect_server import server_command
+from infra.prefect_site import Site, make_prefect
+from infra.process import start, stop, taken
 from privacy.ledger.durable import write_durably
 
-ALLOWANCE = 60.0
+ALLOWANCE = 180.0
 """Seconds within which every part must have come up."""
 
 _BACKOFF = (0.0, 1.0, 5.0, 30.0)
@@ -41,11 +50,16 @@ _STEADY = 60.0
 
 @dataclass
 class _Child:
-    argv: list[str]
-    log: Path
-    process: subprocess.Popen[bytes]
-    since: float = field(default_factory=time.monotonic)
+    """One part: how it is started, its log, and how long it may take to end."""
+
+    begin: Callable[[], subprocess.Popen[bytes]]
+    patience: float = 5.0
+    end: signal.Signals = signal.SIGTERM
     deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self.process = self.begin()
+        self.since = time.monotonic()
 
     def look_after(self) -> bool:
         """Start it again where it has died, not too often; tell whether it was started."""
@@ -57,13 +71,14 @@ class _Child:
         if lived < _BACKOFF[min(self.deaths, len(_BACKOFF) - 1)]:
             return False
         self.deaths += 1
-        self.process = start(self.argv, environment=dict(os.environ), log=self.log)
+        with contextlib.suppress(Missing):  # it is tried again, and its log says why
+            self.process = self.begin()
         self.since = time.monotonic()
         return True
 
 
-def supervise(home: Home) -> None:
-    """Run the stack until a TERM signal."""
+def supervise(home: Home, *, prefect: bool = True) -> None:
+    """Run the stack until a TERM signal; without Prefect, silos are asked at their desks only."""
     with _lock(home, patience=2.0) as mine:
         if not mine:
             return
@@ -71,19 +86,25 @@ def supervise(home: Home) -> None:
         signal.signal(signal.SIGTERM, lambda number, _: ending.append(number))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         children: dict[str, _Child] = {}
+        site = None
         try:
             make_exchange(home)
-            for name, argv, log in _parts(home):
-                process = start(argv, environment=dict(os.environ), log=log)
-                children[name] = _Child(argv, log, process)
-                _write(home, children)
+            if prefect:
+                site = make_prefect(home)
+            _check_ports(home, site)
+            _server_log(home).unlink(missing_ok=True)  # what it says is of this start
+            for name, part in _parts(home, site).items():
+                children[name] = part()
+                _write(home, children, site)
+                if ending:
+                    break
             while not ending:
                 if any([child.look_after() for child in children.values()]):
-                    _write(home, children)
+                    _write(home, children, site)
                 time.sleep(0.2)
         finally:
             for child in reversed(children.values()):
-                stop(child.process)
+                stop(child.process, patience=child.patience, by=child.end)
             _file(home).unlink(missing_ok=True)
 
 
@@ -99,28 +120,39 @@ def running(home: Home) -> dict[str, Any] | None:
     return document
 
 
-def up(home: Home) -> None:
-    """Start a supervisor that outlives this command, and wait until every silo serves."""
+def up(home: Home, *, prefect: bool = True) -> None:
+    """Start a supervisor that outlives this command, and wait until all of it serves."""
     home.federation()
+    log = home.root / "stack.log"
     if running(home) is None:
-        log = home.root / "stack.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            subprocess.Popen(
-                [sys.executable, "-m", "infra.stack", str(home.root)],
+            supervisor = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "infra.stack", str(home.root)),
+                    *(() if prefect else ("--without-prefect",)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
             )
+    else:
+        supervisor = None
     deadline = time.monotonic() + ALLOWANCE
     while time.monotonic() < deadline:
-        if running(home) and all(line["serves"] for line in examine(home)["silos"].values()):
+        if supervisor is not None and supervisor.poll() is not None:
+            raise Missing(_last_line(log), field="stack", value=str(log))
+        if running(home) and _serves(examine(home)):
             return
+        known = _known(home)
+        if known is not None:
+            down(home)
+            raise Missing(known, field="prefect")
         time.sleep(0.3)
     raise Missing(
-        f"the stack did not come up within {ALLOWANCE:g} s; see {home.root / 'stack.log'} and "
-        "silos/NAME/silo.log",
+        f"the stack did not come up within {ALLOWANCE:g} s; see {log}, "
+        f"{home.coordinator / 'prefect'}/*.log and silos/NAME/silo.log",
         field="stack",
     )
 
@@ -143,12 +175,13 @@ def down(home: Home) -> bool:
 
 
 def examine(home: Home) -> dict[str, Any]:
-    """What lives and what does not, as the coordinator sees it: it asks every silo."""
+    """What lives and what does not, as the coordinator sees it: it asks every silo, and Prefect."""
     from federation import engines
     from secure.errors import ExchangeClosed
 
     document = running(home)
     silos = sorted(home.federation().silos)
+    lines: dict[str, dict[str, Any]]
     lines = {silo: {"serves": False, "clock_offset": None} for silo in silos}
     exchange = False
     if document is not None or home.exchange_file.exists():
@@ -158,27 +191,166 @@ def examine(home: Home) -> dict[str, Any]:
         ):
             exchange = True
             lines = {silo: parties.hello(silo) for silo in silos}
+    prefect = _examine_prefect(home) if document is not None and document.get("prefect") else None
+    for silo in silos:
+        lines[silo]["worker"] = None if prefect is None else _online(home, silo)
     return {
         "supervisor": None if document is None else document["pid"],
         "exchange": exchange,
+        "prefect": prefect,
         "silos": lines,
     }
 
 
-def _parts(home: Home) -> list[tuple[str, list[str], Path]]:
-    """Name, command and log of every child, in the order of starting."""
-    directory = home.coordinator / "exchange"
+def _known(home: Home) -> str | None:
+    """Why Prefect does not come up, where its log tells a reason that ends by itself never."""
+    place = home.coordinator / "prefect"
+    log = _tail(_server_log(home))
+    unknown = re.search(r"Can't locate revision identified by '(\w+)'", log)
+    if unknown:
+        return (
+            f"Prefect's database is at migration {unknown[1]}, which the Prefect installed here "
+            "does not know: install the one that made it, or move "
+            f"{place} away (it holds the history of runs, and no ledger)"
+        )
+    if re.search(r"No space left on device|database or disk is full|DiskFull", log):
+        return f"the disk that holds {place} is full: make room, then tacit up"
+    return None
+
+
+def _server_log(home: Home) -> Path:
+    return home.coordinator / "prefect" / "server.log"
+
+
+def _examine_prefect(home: Home) -> dict[str, Any]:
+    site = Site.make(home)
+    try:
+        site.ask("/admin/version")
+    except Missing:
+        answers = False
+    else:
+        answers = True
+    return {
+        "url": site.url,
+        "database": site.database,
+        "answers": answers,
+        "worker": answers and _online(home, COORDINATOR),
+    }
+
+
+def _online(home: Home, party: str) -> bool:
+    """Whether a party's worker has given its pool a sign of life lately."""
+    try:
+        found = Site.make(home).ask(f"/work_pools/{pool_of(party)}/workers/filter", {})
+    except Missing:
+        return False
+    return any(worker["status"] == "ONLINE" for worker in found)
+
+
+def _serves(document: dict[str, Any]) -> bool:
+    """Whether every part of a stack that was examined is at work."""
+    prefect = document["prefect"]
+    return all(
+        line["serves"] and line["worker"] is not False for line in document["silos"].values()
+    ) and (prefect is None or prefect["worker"])
+
+
+def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
+    """How every child is made, in the order of starting; they are stopped in the reverse."""
+    exchange = home.coordinator / "exchange"
+    parts: dict[str, Callable[[], _Child]] = {}
+
+    def add(
+        name: str,
+        argv: list[str],
+        log: Path,
+        environment: dict[str, str] | None = None,
+        patience: float = 5.0,
+    ) -> None:
+        def begin() -> subprocess.Popen[bytes]:
+            return start(argv, environment=environment or dict(os.environ), log=log)
+
+        parts[name] = lambda: _Child(begin, patience)
+
+    if site is not None:
+        place = home.coordinator / "prefect"
+        if site.database == "postgresql":
+            parts["postgresql"] = partial(_postgres, place, site)
+        # PostgreSQL takes connections by now, so a fresh server finds it.
+        parts["prefect"] = lambda: _Child(
+            lambda: start(
+                server_command(site.server),
+                environment=site.environment(home),
+                log=_server_log(home),
+            )
+        )
+    add("exchange", nats.command(exchange / "nats.json"), exchange / "nats.log")
+    if site is not None:
+        proxy = [sys.executable, "-m", "infra.proxy", str(home.root)]
+        add("proxy", proxy, place / "proxy.log")
     tacit = str(Path(sys.executable).with_name("tacit"))
-    parts = [("exchange", nats.command(directory / "nats.json"), directory / "nats.log")]
     for name in home.silo_names():
         argv = [tacit, "silo", "serve", name, "--home", str(home.root)]
-        parts.append((f"silo {name}", argv, home.silo(name).directory / "silo.out"))
+        add(f"silo {name}", argv, home.silo(name).directory / "silo.out")
+    if site is not None:
+        worker = [sys.executable, "-m", "infra.coordinator", str(home.root)]
+        add("coordinator", worker, home.coordinator / "worker.log", patience=20.0)
     return parts
 
 
-def _write(home: Home, children: dict[str, _Child]) -> None:
-    said = {"pid": os.getpid(), "children": {n: c.process.pid for n, c in children.items()}}
+def _postgres(place: Path, site: Site) -> _Child:
+    postgres.prepare(place / "postgres", site.postgres_password)
+    log = place / "postgres.log"
+    return _Child(
+        lambda: postgres.started(place / "postgres", site.postgres, log),
+        patience=20.0,
+        end=postgres.STOP,
+    )
+
+
+def _check_ports(home: Home, site: Site | None) -> None:
+    """Refuse to start where somebody else holds a port that is written down."""
+    config = load_yaml(home.exchange_file, ExchangeConfig)
+    host, _, port = config.url.removeprefix("tls://").rpartition(":")
+    wanted = [("url", host, int(port), home.exchange_file)]
+    if site is not None:
+        file = home.coordinator / "prefect" / "site.json"
+        wanted += [
+            ("server", "127.0.0.1", site.server, file),
+            ("proxy", host, site.proxy, file),
+            ("postgres", "127.0.0.1", site.postgres, file),
+        ]
+    for field, address, number, file in wanted:
+        if taken(address, number):
+            raise Missing(
+                f"port {number} on {address} is taken: end what listens there, or write another "
+                f"into {file} ({field})",
+                field=field,
+                value=number,
+            )
+
+
+def _write(home: Home, children: dict[str, _Child], site: Site | None) -> None:
+    said: dict[str, Any] = {"pid": os.getpid()}
+    said["children"] = {name: child.process.pid for name, child in children.items()}
+    said["prefect"] = None if site is None else {"url": site.url, "auth": site.auth}
     write_durably(_file(home), json.dumps(said, indent=1).encode())
+
+
+def _tail(log: Path) -> str:
+    """The end of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - 20_000, 0))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _last_line(log: Path) -> str:
+    lines = _tail(log).strip().splitlines()
+    return lines[-1] if lines else f"the stack's supervisor ended; see {log}"
 
 
 def _file(home: Home) -> Path:
@@ -206,5 +378,17 @@ def _lock(home: Home, *, patience: float = 0.0) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def main() -> None:
+    """Supervise the home that is named; what it cannot start without is its log's last line."""
+    try:
+        supervise(Home(Path(sys.argv[1])), prefect="--without-prefect" not in sys.argv[2:])
+    except TacitError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"the disk that holds {sys.argv[1]} is full: make room, then tacit up")
+
+
 if __name__ == "__main__":
-    supervise(Home(Path(sys.argv[1])))
+    main()

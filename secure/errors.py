@@ -3,13 +3,15 @@
     SecureError
     ├── BadSignature    SECURE-001  a signature, key or fingerprint does not agree        exit 4
     ├── BadMessage      SECURE-002  a message is malformed, oversize or of a wrong type   exit 4
-    ├── KeyFileError    SECURE-003  a key file is missing, or readable by others          exit 5
+    ├── KeyFileError    SECURE-003  a key or certificate is missing, open, or out of date exit 5
     ├── ExchangeTimeout SECURE-004  a message did not come before its deadline            exit 1
     ├── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
     ├── BadParameters   SECURE-006  parameters or inputs that cannot be computed with     exit 2
     ├── TooFewSilos     SECURE-007  fewer silos than the threshold: nothing is opened     exit 1
     ├── RoundRefused    SECURE-008  a step that a round of aggregation must not take      exit 4
-    └── KeyRetired      SECURE-009  a key has answered as often as it may                 exit 3
+    ├── KeyRetired      SECURE-009  a key has answered as often as it may                 exit 3
+    ├── NotVerified     SECURE-020  a proof, receipt, product or quote that does not hold exit 4
+    └── MissingExtra    SECURE-021  an optional package is not installed                  exit 5
 
 The shape (`code`, `field`, `value`, `allowed`, `exit_code`) is that of `privacy.errors`; the two
 layers do not import each other.
@@ -52,7 +54,7 @@ class BadMessage(SecureError, ValueError):
 
 
 class KeyFileError(SecureError):
-    """A key file is missing, or others than its owner can read it."""
+    """A key or certificate is missing, not valid now, or others than its owner can read it."""
 
     code = "SECURE-003"
     exit_code = 5
@@ -97,3 +99,16 @@ class KeyRetired(SecureError):
 
     code = "SECURE-009"
     exit_code = 3
+
+
+class NotVerified(SecureError):
+    """A proof, a receipt, a product or an attestation quote does not hold."""
+
+    code = "SECURE-020"
+
+
+class MissingExtra(SecureError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    code = "SECURE-021"
+    exit_code = 5

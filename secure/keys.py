@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from nacl import exceptions, signing
@@ -81,10 +82,19 @@ class SigningKey:
         raise TypeError("a signing key does not travel")
 
 
-def fingerprint(public: str) -> str:
-    """Return the fingerprint of a public key: 32 hexadecimal digits in groups of four."""
-    digest = hashlib.blake2b(bytes.fromhex(public), digest_size=16).hexdigest()
-    return "-".join(digest[i : i + 4] for i in range(0, 32, 4))
+def fingerprint(public: str, *, size: int = 16) -> str:
+    """Return the fingerprint of a public key: 32 hexadecimal digits in groups of four.
+
+    Whoever made the key cannot be answered by another key of that fingerprint (2^128 tries). What
+    others had a hand in, such as a document, takes `size` 24: two of one fingerprint take 2^96.
+    """
+    digest = hashlib.blake2b(bytes.fromhex(public), digest_size=size).hexdigest()
+    return "-".join(digest[i : i + 4] for i in range(0, 2 * size, 4))
+
+
+def same_fingerprint(said: str, expected: str) -> bool:
+    """Whether a person typed this fingerprint, whatever the case, the dashes and the blanks."""
+    return re.sub(r"[\s-]", "", said).lower() == expected.replace("-", "")
 
 
 def verify(public: str, message: bytes, signature: bytes) -> None:

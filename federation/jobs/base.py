@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import msgpack
+from pydantic import TypeAdapter
 
 from federation.errors import BadInput, JobFailed
 from federation.schema import Dataset
@@ -23,17 +25,29 @@ from secure.exchange.base import Endpoint
 from secure.exchange.envelope import Signer
 
 if TYPE_CHECKING:
+    from federation.attendance import Attendance
     from federation.release import Gate
     from federation.sources.rows import Part
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FAULT = re.compile(r"[A-Z][A-Z-]{1,30}(-[0-9]{3})?")
 """What the code of a fault looks like; a silo may have sent anything."""
 
 
-TURN = threading.Lock()
-"""Held by a silo while it answers a request. Silos of one process answer in turn: threads that all
-run small operations lose more time handing the interpreter to one another than they gain. A silo
-with a process of its own never waits here."""
+_TURN = threading.Lock()
+
+
+def in_turn(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Do the work of a release while no other silo of this process does its own.
+
+    Threads that all run small operations lose more time handing the interpreter to one another
+    than they gain. What waits for a disk or a message does so outside, beside others' work. A silo
+    with a process of its own never waits here.
+    """
+    with _TURN:
+        return work(*args, **named)
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,10 @@ class PartyFacts:
             value=unit.value,
             allowed=units,
         )
+
+
+FACTS = TypeAdapter(PartyFacts)
+"""Facts as they travel and are kept: plain data."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +183,10 @@ class SiloContext:
 
 @dataclass
 class CoordinatorContext:
-    """What the coordinator works with; `members` are the identity keys of the silos."""
+    """What the coordinator works with; `members` are the identity keys of the silos.
+
+    `deadline` is how many seconds a silo has for an answer.
+    """
 
     federation: str
     job: str
@@ -174,48 +195,62 @@ class CoordinatorContext:
     facts: Mapping[str, PartyFacts]
     members: Mapping[str, str]
     endpoint: Endpoint
+    attendance: Attendance
     directory: Path
     progress: Callable[[int, int], None]
     deadline: float
 
     def ask(self, name: str, round: int, body: bytes | Mapping[str, bytes]) -> dict[str, bytes]:
-        """Send every silo one request, or each its own, and gather the answers, by silo name.
+        """Send silos one request, or each its own, and gather the answers, by silo name.
 
-        A silo's fault arrives as a code and stops the job (`JobFailed`); so does the deadline.
+        Asked is whoever is present, or has a request of its own. A silo's fault arrives as a code;
+        it, and silence beyond the deadline, stop the job (`JobFailed`) where too few are left.
         """
-        for silo in self.quotes:
+        step = f"{name} {round}"
+        asked = [s for s in self.attendance.asked(step) if isinstance(body, bytes) or s in body]
+        for silo in asked:
             own = body if isinstance(body, bytes) else body[silo]
             self.endpoint.send(silo, round=round, name=name, body=own)
-        answers: dict[str, bytes] = {}
-        while len(answers) < len(self.quotes):
+        awaited, answers = set(asked), dict[str, bytes]()
+        until = time.monotonic() + self.deadline
+        while awaited:
             try:
-                message = self.endpoint.receive(deadline=self.deadline)
+                message = self.endpoint.receive(deadline=max(until - time.monotonic(), 0.001))
             except ExchangeTimeout:
-                silent = ", ".join(sorted(set(self.quotes) - set(answers)))
-                raise JobFailed(
-                    f"no answer from {silent} to {name} of round {round} "
-                    f"within {self.deadline:g} s",
-                    field="deadline",
-                    value=silent,
-                ) from None
+                self.attendance.lose(awaited, self._silence(awaited, name, round))
+                break
             # A coordinator that dies now asks again, and gets the same bytes.
             self.endpoint.acknowledge(message)
             header = message.header
+            if header.sender not in awaited:
+                continue
             if header.name == "fault":
-                code = _code(message.body)
-                raise JobFailed(
-                    f"silo {header.sender} stopped with {code}; its own log says why",
-                    field="silo",
-                    value=header.sender,
-                )
-            if header.name == name and header.round == round:
+                self.attendance.lose([header.sender], _fault(header.sender, message.body))
+                awaited.remove(header.sender)
+            elif header.name == name and header.round == round:
                 answers[header.sender] = message.body
-        return {silo: answers[silo] for silo in self.quotes}
+                awaited.remove(header.sender)
+        self.attendance.close(step, answers)
+        return {silo: answers[silo] for silo in asked if silo in answers}
 
     def tell(self, name: str, round: int) -> None:
-        """Send every silo a notice that needs no answer."""
-        for silo in self.quotes:
+        """Send every silo that is present a notice that needs no answer."""
+        for silo in self.attendance.present():
             self.endpoint.send(silo, round=round, name=name, body=b"")
+
+    def _silence(self, silos: Collection[str], name: str, round: int) -> JobFailed:
+        silent = ", ".join(sorted(silos))
+        return JobFailed(
+            f"no answer from {silent} to {name} of round {round} within {self.deadline:g} s",
+            field="deadline",
+            value=silent,
+        )
+
+
+def _fault(silo: str, body: bytes) -> JobFailed:
+    return JobFailed(
+        f"silo {silo} stopped with {_code(body)}; its own log says why", field="silo", value=silo
+    )
 
 
 def _code(body: bytes) -> str:

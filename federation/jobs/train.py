@@ -19,12 +19,12 @@ import msgpack
 
 from federation.errors import BadInput
 from federation.jobs.base import (
-    TURN,
     CoordinatorContext,
     Outcome,
     PartyFacts,
     PartyQuote,
     SiloContext,
+    in_turn,
 )
 from federation.training.events import evaluation_event, job_event, round_event
 from federation.training.specs import Spec
@@ -52,25 +52,29 @@ def quote(spec: Spec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
             if not spec.no_privacy:
                 check_model(model)
                 check_rows_apart(model, shape)
+    if spec.aggregation.name == "ckks":
+        from federation.training.encrypted import budget_of
+
+        budget_of(spec, next(iter(facts.values())).dataset).check_coordinator(len(facts))
     return {silo: _party_quote(spec, party) for silo, party in facts.items()}
 
 
 def coordinate(context: CoordinatorContext) -> Outcome:
     """Drive the rounds from the last checkpoint, evaluate, and write the model."""
     from federation.training.checkpoint import Checkpoint
+    from federation.training.hidden import mean_of
     from federation.training.rounds import evaluate
 
     spec: Spec = context.spec
     checkpoint = Checkpoint.load_or_start(context)
     begun = time.monotonic() - checkpoint.seconds
     total = spec.strategy.rounds
+    hidden_mean = mean_of(context)
     context.progress(checkpoint.round, total)
     while checkpoint.round < total and not checkpoint.patience_over(spec.evaluation.patience):
-        if spec.aggregation.name == "masked":
-            from federation.training.masked import masked_mean
-
+        if hidden_mean is not None:
             model = checkpoint.global_bytes()
-            mean = masked_mean(context, checkpoint.round, checkpoint.state, model)
+            mean = hidden_mean(checkpoint.round, checkpoint.state, model)
             checkpoint.advance([(1.0, mean)])
         else:
             answers = context.ask("update", checkpoint.round, checkpoint.global_bytes())
@@ -98,12 +102,12 @@ def coordinate(context: CoordinatorContext) -> Outcome:
 
 def participate(context: SiloContext) -> Stop:
     """Answer the coordinator's requests until it says finish."""
-    from federation.training.masked import STEPS, MaskedSilo
+    from federation.training.hidden import silo_of
     from federation.training.trainer import Trainer
 
     spec: Spec = context.spec
     trainer = Trainer(context)
-    masks = MaskedSilo(context) if spec.aggregation.name == "masked" else None
+    hidden = silo_of(context)
     protected = "unprotected" if spec.privacy.none else "dp"
     measured = {"dp": "dp", "exact": "unprotected"}.get(spec.evaluation.release, "dp")
     while True:
@@ -115,8 +119,8 @@ def participate(context: SiloContext) -> Stop:
         if header.name == "finish":  # not acknowledged: what follows from it is not on disk yet
             return _stop(spec, header.round)
         request = msgpack.packb([header.name, header.round, message.body])
-        if masks is not None and header.name in STEPS:
-            body = masks.answer(header.name, header.round, message.body)
+        if hidden is not None and header.name in hidden.steps:
+            body = hidden.answer(header.name, header.round, message.body)
             context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
             context.endpoint.acknowledge(message)
             continue
@@ -126,19 +130,18 @@ def participate(context: SiloContext) -> Stop:
             work, protection, event = trainer.evaluate, measured, evaluation_event(context.quote)
         else:
             raise BadInput(f"no request {header.name!r} in a train job", field="name")
-        with TURN:
-            body = context.gate.release(
-                header.name,
-                header.round,
-                request=request,
-                protection=protection,
-                event=event,
-                produce=partial(work, header.round, message.body, request),
-            )
-            if masks is not None and header.name == "update":
-                body = b""  # stored, and shown to nobody but under masks
-            context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
-            context.endpoint.acknowledge(message)
+        body = context.gate.release(
+            header.name,
+            header.round,
+            request=request,
+            protection=protection,
+            event=event,
+            produce=partial(in_turn, work, header.round, message.body, request),
+        )
+        if hidden is not None and header.name == "update":
+            body = b""  # stored, and shown to nobody but as a part of the sum
+        context.endpoint.send("coordinator", round=header.round, name=header.name, body=body)
+        context.endpoint.acknowledge(message)
 
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
@@ -170,6 +173,11 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         "evaluations": spec.evaluations if spec.evaluation.release == "dp" else 0,
     }
     releases = {"update": spec.strategy.rounds, "evaluate": spec.evaluations}
+    if spec.aggregation.name == "ckks":
+        from federation.training.encrypted import CIPHERTEXT, SUM, budget_of
+
+        plan["encryption"] = budget_of(spec, party.dataset).forecast()
+        releases |= {CIPHERTEXT: spec.strategy.rounds, SUM: spec.strategy.rounds}
     if spec.privacy.none:
         plan |= {"noise_multiplier": 0.0, "evaluation_noise": 0.0, "evaluations": 0}
         return PartyQuote(party.silo, unit, delta, NOTHING, plan, releases, refundable=True)

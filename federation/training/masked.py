@@ -2,10 +2,10 @@
 
 What a silo masks is the change that its steps made to the model it was sent, times its public
 share of all weights, in fixed point. The steps are noised as in a plain job and priced as if every
-update were shown, so nothing rests on the masks but who sees what. All silos take part in every
-sum, or there is none: a silo signs no other list of survivors, so that two attempts at a round,
-after a crash, give the same sum and not the difference of two. One that is silent beyond the
-deadline stops the job.
+update were shown, so nothing rests on the masks but who sees what. A silo signs one list of
+survivors per round, whatever the attempt: two attempts, after a crash, give the same sum and not
+the difference of two. Silos that are gone are left out while those that remain are the quorum;
+what remains is weighted as if there were no others.
 
 A round's requests: `update` (the model; the update is made and stored), then the five steps of
 `secure.aggregation` under keys that are fresh in each attempt.
@@ -14,29 +14,27 @@ A round's requests: `update` (the model; the update is made and stored), then th
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from nacl.secret import SecretBox
 from safetensors.torch import load
 
 from federation.robust import State
+from federation.training.changes import changed, flat, length, range_of, share
 from privacy.ledger.durable import write_durably
-from secure.aggregation.messages import Survivors, unpack
+from secure.aggregation.messages import Survivors
+from secure.aggregation.packing import unpack
 from secure.aggregation.participant import Participant
-from secure.aggregation.quantize import Quantizer, normalised
+from secure.aggregation.quantize import Quantizer
 from secure.aggregation.rounds import Round
 from secure.aggregation.server import Server
 from secure.errors import BadMessage, RoundRefused
 
 if TYPE_CHECKING:
     from federation.jobs.base import CoordinatorContext, SiloContext
-    from federation.settings import Sizes
     from federation.training.specs import Spec
 
 STEPS = ("advertise", "share", "mask", "consent", "unmask")
@@ -47,15 +45,12 @@ _ATTEMPT = 4
 
 BITS = 32
 
-DEFAULT_RANGE = 8.0
-"""Where a spec names no range: no parameter of a sane model changes by more in one round."""
-
 
 def masked_mean(context: CoordinatorContext, round: int, state: State, model: bytes) -> State:
-    """Play one round with all silos; return `state` plus the weighted mean of their changes."""
+    """Play one round with who is present; return `state` plus the weighted mean of the changes."""
     quantizer = _quantizer(context.spec, len(context.members))
     attempt = secrets.token_bytes(_ATTEMPT)
-    server = Server(_facts(context, round, attempt, _length(state), quantizer))
+    server = Server(_facts(context, round, attempt, length(state), quantizer))
     context.ask("update", round, model)
     mail = dict.fromkeys(context.quotes, b"")
     for step in STEPS:
@@ -63,14 +58,11 @@ def masked_mean(context: CoordinatorContext, round: int, state: State, model: by
         for silo, answer in context.ask(step, round, asked).items():
             server.receive(silo, answer)
         mail = server.advance()
-    return _changed(state, quantizer.dequantize(server.total()))
-
-
-def share(spec: Spec, silo: str, sizes: Mapping[str, Sizes]) -> float:
-    """A silo's public part of the mean: by declared sizes, or the same for all."""
-    by_size = spec.strategy.weighting == "size"
-    units = {s: float(of.units(spec.privacy.unit)) if by_size else 1.0 for s, of in sizes.items()}
-    return normalised(units)[silo]
+    mean = quantizer.dequantize(server.total())
+    if len(server.survivors) < len(context.members):
+        sizes = {silo: context.facts[silo].sizes for silo in context.members}
+        mean /= sum(share(context.spec, silo, sizes) for silo in server.survivors)
+    return changed(state, mean)
 
 
 class MaskedSilo:
@@ -79,6 +71,8 @@ class MaskedSilo:
     The state of each round is sealed under the job's secret and written durably before what it
     answers leaves, so that no crash makes the silo say two things in one round.
     """
+
+    steps = STEPS
 
     def __init__(self, context: SiloContext) -> None:
         self._context = context
@@ -94,7 +88,7 @@ class MaskedSilo:
         attempt, packed = body[:_ATTEMPT], body[_ATTEMPT:]
         tensors = load(change)
         quantizer = _quantizer(context.spec, len(context.members))
-        facts = _facts(context, round, attempt, _length(tensors), quantizer)
+        facts = _facts(context, round, attempt, length(tensors), quantizer)
         path = context.directory / "masks" / f"{round}-{attempt.hex()}"
         silo = self._participant(facts, path)
         match step:
@@ -104,17 +98,42 @@ class MaskedSilo:
                 answer = silo.share_keys(packed)
             case "mask":
                 own = share(context.spec, context.facts.silo, context.sizes)
-                vector = quantizer.quantize(_flat(tensors), weight=own)
+                vector = quantizer.quantize(flat(tensors), weight=own)
                 answer = silo.mask(packed, vector.values)
             case "consent":
-                if unpack(facts, Survivors, packed).survivors != sorted(facts.members):
-                    raise RoundRefused("a sum without some silo", field="survivors")
+                self._agree_once(round, unpack(facts, Survivors, packed).survivors)
                 answer = silo.consent(packed)
             case _:
                 answer = silo.unmask(packed)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         write_durably(path, bytes(self._box.encrypt(silo.state())))
         return answer
+
+    def _agree_once(self, round: int, survivors: list[str]) -> None:
+        """Note the list of survivors that this silo signs in a round; refuse any other.
+
+        Refused too is one of fewer silos than the job's quorum.
+        """
+        silos = len(self._context.members)
+        least = self._context.spec.quorum or silos
+        if len(survivors) < least:
+            raise RoundRefused(
+                f"a sum of {len(survivors)} of {silos} silos; this job needs {least}",
+                field="survivors",
+                value=len(survivors),
+                allowed=f">= {least}",
+            )
+        path = self._context.directory / "masks" / f"{round}.survivors"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            write_durably(path, json.dumps(survivors).encode())
+        elif json.loads(path.read_bytes()) != survivors:
+            raise RoundRefused(
+                f"another list of survivors of round {round} than was signed before",
+                field="survivors",
+                value=survivors,
+                allowed=json.loads(path.read_bytes()),
+            )
 
     def _participant(self, facts: Round, path: Path) -> Participant:
         """The silo in an attempt: as it was stored, or new."""
@@ -127,7 +146,7 @@ class MaskedSilo:
 def _quantizer(spec: Spec, silos: int) -> Quantizer:
     """As many levels as the sum of so many silos leaves room for."""
     bound = ((1 << (BITS - 1)) - 1) // silos
-    return Quantizer(range=spec.aggregation.range or DEFAULT_RANGE, levels=2 * bound + 1)
+    return Quantizer(range=range_of(spec), levels=2 * bound + 1)
 
 
 def _facts(
@@ -146,25 +165,3 @@ def _facts(
         bits=BITS,
         bound=quantizer.bound,
     )
-
-
-def _length(state: Mapping[str, torch.Tensor]) -> int:
-    return sum(value.numel() for value in state.values() if value.is_floating_point())
-
-
-def _flat(state: Mapping[str, torch.Tensor]) -> npt.NDArray[np.float64]:
-    parts = [state[name].double().numpy().ravel() for name in sorted(state)]
-    return np.concatenate(parts)
-
-
-def _changed(state: State, change: npt.NDArray[np.float64]) -> State:
-    changed, at = {}, 0
-    for name in sorted(state):
-        value = state[name]
-        if value.is_floating_point():
-            part = change[at : at + value.numel()].reshape(tuple(value.shape))
-            changed[name] = (value.double() + torch.from_numpy(part)).to(value.dtype)
-            at += value.numel()
-        else:
-            changed[name] = value.clone()
-    return changed

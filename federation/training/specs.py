@@ -93,6 +93,19 @@ class Spec(JobSpec):
         """What the aggregation needs."""
         return self.aggregation.least_silos
 
+    def least_quorum(self, silos: int) -> int:
+        """What the aggregation needs.
+
+        A masked sum opens nothing for fewer than its threshold, an encrypted one is of all silos.
+        """
+        if self.aggregation.name == "ckks":
+            return silos
+        if self.aggregation.name != "masked":
+            return self.least_silos
+        from secure.aggregation.rounds import threshold
+
+        return max(self.least_silos, threshold(silos))
+
     @property
     def packages(self) -> tuple[str, ...]:
         """The distribution of the model's entry point, where it is not one of ours."""

@@ -57,7 +57,7 @@ class Trainer:
     def train(self, round: int, body: bytes, request: bytes) -> bytes:
         """Take one round's local steps from the model in `body`; return the new model.
 
-        In a masked job, the change that they made, in float64: it is that which is masked.
+        Where updates are hidden, the change that they made, in float64: it is that which is summed.
         """
         part = self._part("train")
         asked = hashlib.sha256(request).hexdigest()
@@ -66,7 +66,7 @@ class Trainer:
             source = self._source("train", round, step, asked)
             self._mechanism.step(part.features, part.labels, part.subjects, source)
         made = self._mechanism.state()
-        if self._context.spec.aggregation.name == "masked":
+        if self._context.spec.aggregation.hidden:
             before = load(body)
             made = {
                 name: value.double() - before[name].double()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.cli import budget, data, federations, job, ledger, stack, windows
+from infra.cli import budget, data, federations, job, ledger, sealing, stack, verification, windows
 from infra.cli.reporting import fail
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ stack.register(app)
 budget.register(app)
 ledger.register(app)
 data.register(app)
+sealing.register(app)
+verification.register(app)
 windows.register(app)
 
 

@@ -1,13 +1,15 @@
-"""`tacit init` and `tacit silo ...`: make a federation, countersign its membership, serve."""
+"""`tacit init` and `tacit silo serve`: make a federation, and let a silo take part in it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.cli.reporting import HomeOption, Json, find_home, reporting
+from infra.cli import silos as enrolment
+from infra.cli.reporting import HomeOption, Json, find_home, pairs, reporting
 
 DirectoryArgument = Annotated[Path, typer.Argument(help="The new home.", show_default=False)]
 
@@ -33,6 +35,13 @@ def init(
     ] = None,
     epsilon: Annotated[float, typer.Option(help="Capacity of each account.")] = 10.0,
     delta: Annotated[float, typer.Option(help="Delta of each account.")] = 1e-5,
+    exchange: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT where silos on hosts of their own will reach the exchange.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a directory a working federation: keys, silos, budgets."""
@@ -40,16 +49,18 @@ def init(
         from federation.errors import BadInput
         from federation.init import init_dataset, init_example
 
+        address = None if exchange is None else _address(exchange)
         if example is not None and dataset is None:
             home = init_example(directory, example, silos=silos, epsilon=epsilon, delta=delta)
         elif dataset is not None and example is None:
             home = init_dataset(
                 directory,
                 dataset,
-                _pairs(silo or [], "silo", "NAME=SOURCE"),
-                _pairs(size or [], "size", "NAME=TRAIN/TEST"),
+                pairs(silo or [], "silo", "NAME=SOURCE"),
+                pairs(size or [], "size", "NAME=TRAIN/TEST"),
                 epsilon=epsilon,
                 delta=delta,
+                apart=address is not None,
             )
         else:
             raise BadInput(
@@ -57,7 +68,12 @@ def init(
                 field="example",
                 allowed=["breast-cancer", "digits"],
             )
+        if address is not None:
+            from infra.exchange import make_exchange
+
+            make_exchange(home, host=address[0], port=address[1])
         federation = home.federation()
+        next_ = enrolment.after_init(home) if address is not None else None
         document = {
             "home": str(home.root),
             "federation": federation.name,
@@ -65,32 +81,16 @@ def init(
             "silos": sorted(federation.silos),
             "accounts": {"epsilon": epsilon, "delta": delta},
         }
-        out.result(
-            document,
-            lambda screen: screen.print(
-                f"{home.root} holds a federation of {len(federation.silos)} silos "
-                f"({', '.join(sorted(federation.silos))}); each account allows epsilon "
-                f"{epsilon:g} at delta {delta:g}.",
-                soft_wrap=True,
-            ),
+        if next_ is not None:
+            document["next"] = next_
+        named = ", ".join(sorted(federation.silos)) or "none yet"
+        said = (
+            f"{home.root} holds a federation of {len(federation.silos)} silos ({named}); each "
+            f"account allows epsilon {epsilon:g} at delta {delta:g}."
         )
-
-
-def countersign(
-    name: Annotated[str, typer.Argument(help="The silo.", show_default=False)],
-    home: HomeOption = None,
-    json: Json = False,
-) -> None:
-    """Countersign the membership as it stands, after comparing fingerprints out of band."""
-    with reporting(json) as out:
-        from federation.membership import Membership
-
-        where = find_home(home)
-        membership = Membership.countersign(where, name)
-        document = {"silo": name, "membership": membership.version}
         out.result(
             document,
-            lambda screen: screen.print(f"{name} has signed membership {membership.version}."),
+            lambda screen: screen.print(said + (f"\n{next_}" if next_ else ""), soft_wrap=True),
         )
 
 
@@ -110,17 +110,20 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(init)
     group = typer.Typer(help="What a silo's owner does.", no_args_is_help=True)
-    group.command()(countersign)
+    enrolment.register(group)
     group.command()(serve)
     app.add_typer(group, name="silo")
 
 
-def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
+def _address(text: str) -> tuple[str, int]:
     from federation.errors import BadInput
 
-    pairs = dict(text.split("=", 1) for text in texts if "=" in text)
-    if len(pairs) != len(texts):
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or not re.fullmatch(r"[0-9]{1,5}", port):
         raise BadInput(
-            f"--{option} takes {form}, each name once", field=option, value=texts, allowed=form
+            f"--exchange {text}: say the host that silos reach, and a port",
+            field="exchange",
+            value=text,
+            allowed="HOST:PORT",
         )
-    return pairs
+    return host, int(port)

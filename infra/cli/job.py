@@ -47,10 +47,17 @@ def resume(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
     """Go on with a job whose process died: same charge, same releases, no new noise."""
     with reporting(json) as out:
         from federation.record import Job
+        from flows import stopping
         from infra.running import drive
+        from infra.submitting import follow, handed_over
 
         where = find_home(home)
-        result = drive(where, lambda: Job(where, id), quiet=json)
+        job = Job(where, id)
+        stopping.withdraw(job)
+        if job.engine == "exchange" and handed_over(where, job):
+            result = follow(where, job)
+        else:
+            result = drive(where, lambda: job, quiet=json)
         out.result(result, lambda screen: show_result(result, screen))
         raise typer.Exit(0 if result["status"] == "completed" else 1)
 
@@ -59,12 +66,13 @@ def list_(home: HomeOption = None, json: Json = False) -> None:
     """List the jobs of this federation, oldest first."""
     with reporting(json) as out:
         from federation.record import all_jobs
+        from infra.submitting import shown_status
 
         rows = [
             {
                 "job_id": job.id,
                 "kind": job.spec.kind,
-                "status": job.shown_status(),
+                "status": shown_status(job),
                 "created": job.created.isoformat(timespec="seconds"),
             }
             for job in all_jobs(find_home(home))
@@ -77,10 +85,11 @@ def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
     with reporting(json) as out:
         from federation.record import Job
         from federation.report import result_of
+        from infra.submitting import shown_status
 
         job = Job(find_home(home), id)
         document = result_of(job) | {
-            "status": job.shown_status(),
+            "status": shown_status(job),
             "error": job.error,
             "spec": job.spec.model_dump(mode="json"),
         }
@@ -88,20 +97,30 @@ def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
 
 
 def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
-    """Cancel an interrupted job; what it reserved and never started comes back."""
+    """Cancel a job, at work or interrupted; what it reserved and never started comes back."""
     with reporting(json) as out:
         from federation import engines, lifecycle
         from federation.books import open_mirror
         from federation.record import Job
+        from flows import stopping
 
         where = find_home(home)
         job = Job(where, id)
-        with (
-            job.working(),
-            engines.opened(where, job.engine) as parties,
-            open_mirror(where) as mirror,
-        ):
-            lifecycle.cancel(job, parties, mirror)
+        driven = job.shown_status() == "running"
+        if driven:  # then whoever drives it ends it, at the silos too
+            stopping.request(job)
+            try:
+                stopping.wait(job)
+            finally:
+                stopping.withdraw(job)
+            job = Job(where, id)
+        if not driven or job.status != "cancelled":
+            with (
+                job.working(),
+                engines.opened(where, job.engine) as parties,
+                open_mirror(where) as mirror,
+            ):
+                lifecycle.cancel(job, parties, mirror)
         document = {"job_id": job.id, "status": job.status}
         out.result(document, lambda screen: screen.print(f"{job.id} is {job.status}"))
 
@@ -140,6 +159,16 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
         "Epsilon is the price of this job alone. The account counts it by its own filter, which "
         "holds for all jobs together, so prices and what is left need not add up.",
     )
+    encryption = next(iter(document["silos"].values()))["plan"].get("encryption")
+    if encryption:
+        mib = {name: f"{size / 2**20:.2f} MiB" for name, size in encryption.items()}
+        note(
+            screen,
+            f"Encrypted: each silo sends {mib['upload_bytes']} a round and needs "
+            f"{mib['silo_memory_bytes']}; two silos answer {mib['answer_bytes']} more; the "
+            f"coordinator needs {mib['coordinator_memory_bytes_per_silo']} per silo. A parameter's "
+            f"mean change is off by at most {encryption['error']:.1e} (proved).",
+        )
     if "subject" in document:
         total = document["subject"]
         screen.print(
@@ -161,13 +190,12 @@ def show_result(document: dict[str, Any], screen: Console) -> None:
         columns = ("silo", "spent epsilon", "delta", "left epsilon", "account used")
         table = grid("\nWhat it cost", *columns)
         for silo, line in document["silos"].items():
-            table.add_row(
-                silo,
-                f"{line['epsilon']:.3f}",
-                f"{line['delta']:.0e}",
-                f"{line['remaining_epsilon']:.2f}",
-                f"{line['used']:.1%}",
+            left = (
+                (f"{line['remaining_epsilon']:.2f}", f"{line['used']:.1%}")
+                if line["settled"]
+                else ("not known", "not settled")
             )
+            table.add_row(silo, f"{line['epsilon']:.3f}", f"{line['delta']:.0e}", *left)
         screen.print(table)
         bare = sum(line["unprotected"] for line in document["silos"].values())
         if bare:

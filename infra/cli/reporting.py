@@ -168,3 +168,15 @@ def find_home(explicit: Path | None) -> Home:
     from federation.home import Home
 
     return Home.find(explicit)
+
+
+def pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
+    """The values of an option that is given as NAME=VALUE, each name once."""
+    from federation.errors import BadInput
+
+    found = dict(text.split("=", 1) for text in texts if "=" in text)
+    if len(found) != len(texts):
+        raise BadInput(
+            f"--{option} takes {form}, each name once", field=option, value=texts, allowed=form
+        )
+    return found

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.job import SpecArgument, show_result
-from infra.cli.reporting import HomeOption, Json, find_home, grid, reporting
+from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def up(home: HomeOption = None, json: Json = False) -> None:
-    """Start the exchange and every silo here, each in a process of its own."""
+    """Start Prefect, the exchange and every silo here, each in a process of its own."""
     with reporting(json) as out:
         from infra import stack
 
@@ -49,26 +49,27 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
     json: Json = False,
 ) -> None:
-    """Run a job on the distributed stack: every silo in its own process, wherever it is."""
+    """Submit a job to the stack: the coordinator's worker drives it, silos run it apart."""
     with reporting(json) as out:
         from federation.jobs import load
         from federation.record import Job
-        from infra.running import detach, drive
+        from flows.checking import check
+        from infra.submitting import follow, hand_over
 
         where = find_home(home)
         loaded = load(spec)
-        if not wait:
-            job = Job.create(where, loaded, engine="exchange")
-            detach(where, job)
-            document: dict[str, Any] = {"job_id": job.id, "kind": job.spec.kind}
-            out.result(
-                document | {"status": "submitted"},
-                lambda screen: screen.print(f"{job.id} is submitted; tacit job show {job.id}"),
-            )
+        check(where, loaded, "exchange")
+        job = Job.create(where, loaded, engine="exchange")
+        hand_over(where, job)
+        if wait:
+            result = follow(where, job)
+            out.result(result, lambda screen: show_result(result, screen))
             return
-        result = drive(where, lambda: Job.create(where, loaded, engine="exchange"), quiet=json)
-        out.result(result, lambda screen: show_result(result, screen))
-        raise typer.Exit(0 if result["status"] == "completed" else 1)
+        document: dict[str, Any] = {"job_id": job.id, "kind": job.spec.kind}
+        out.result(
+            document | {"status": "submitted"},
+            lambda screen: screen.print(f"{job.id} is submitted; tacit job show {job.id}"),
+        )
 
 
 def register(app: typer.Typer) -> None:
@@ -81,9 +82,22 @@ def _show(document: dict[str, Any], screen: Console) -> None:
     said = document["supervisor"]
     screen.print(f"supervisor  {f'process {said}' if said else 'not running'}")
     screen.print(f"exchange    {'answers' if document['exchange'] else 'does not answer'}")
-    table = grid(None, "silo", "serves", "clock off by")
+    prefect = document["prefect"]
+    if prefect is not None:
+        answers = "answers" if prefect["answers"] else "does not answer"
+        screen.print(f"prefect     {answers} at {prefect['url']}, on {prefect['database']}")
+        screen.print(f"worker      {'serves' if prefect['worker'] else 'does not serve'}")
+    table = grid(None, "silo", "serves", "worker", "clock off by", left=3)
     for silo, line in document["silos"].items():
         offset = line["clock_offset"]
         shown = "" if offset is None else f"{offset:+.2f} s"
-        table.add_row(silo, "yes" if line["serves"] else "no", shown)
+        worker = {None: "", True: "yes", False: "no"}[line["worker"]]
+        table.add_row(silo, "yes" if line["serves"] else "no", worker, shown)
     screen.print(table)
+    if prefect is not None and prefect["database"] == "sqlite":
+        note(
+            screen,
+            "No PostgreSQL was installed when this stack was made, so Prefect keeps its state in "
+            "SQLite: jobs start seconds later, and it can be busy. apt install postgresql, move "
+            "coordinator/prefect away, and tacit up makes one.",
+        )

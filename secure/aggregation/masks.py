@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure.aggregation.packing import Facts
 from secure.aggregation.rounds import Ring, Round
 from secure.aggregation.shamir import SHARE
 from secure.errors import BadMessage
@@ -48,9 +49,9 @@ def agree(secret: bytes, public: bytes) -> bytes:
         raise BadMessage("a public key agrees on nothing secret", field="key") from None
 
 
-def derive(facts: Round, use: str, secret: bytes, *parties: str) -> bytes:
+def derive(facts: Facts, use: str, secret: bytes, *parties: str) -> bytes:
     """Return the 32-byte key of one use, for the parties in this order."""
-    label: bytes = msgpack.packb(["tacit masked 1", use, facts.digest, list(parties)])
+    label: bytes = msgpack.packb([f"tacit {facts.scheme} 1", use, facts.digest, list(parties)])
     return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=label).derive(secret)
 
 

@@ -55,12 +55,9 @@ from secure.aggregation.messages import (
     Roster,
     Shares,
     Survivors,
-    check_signature,
     lists_digest,
-    pack,
-    signed,
-    unpack,
 )
+from secure.aggregation.packing import check_signature, pack, signed, unpack
 from secure.aggregation.rounds import Round
 from secure.aggregation.shamir import SHARE, split
 from secure.errors import BadMessage, BadParameters, BadSignature, RoundRefused

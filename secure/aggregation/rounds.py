@@ -16,12 +16,13 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from secure.aggregation.packing import PER_MEMBER
 from secure.aggregation.quantize import check_sum
 from secure.errors import BadParameters, TooFewSilos
 
@@ -33,6 +34,11 @@ MAX_LENGTH = 1 << 26
 
 Ring = npt.NDArray[np.unsignedinteger[Any]]
 """A vector of residues modulo 2^32 or 2^64."""
+
+
+def threshold(silos: int) -> int:
+    """The number of so many silos that have to agree on a list of survivors, and open shares."""
+    return 2 * silos // 3 + 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Round:
     bound: int
     digest: bytes = field(init=False, repr=False, compare=False)
 
+    scheme: ClassVar[str] = "masked"
+
     def __post_init__(self) -> None:
         ordered = MappingProxyType(dict(sorted(self.members.items())))
         object.__setattr__(self, "members", ordered)
@@ -77,7 +85,7 @@ class Round:
     @property
     def threshold(self) -> int:
         """The number t of silos without which nothing is opened: floor(2n/3) + 1."""
-        return 2 * len(self.members) // 3 + 1
+        return threshold(len(self.members))
 
     @property
     def key(self) -> str:
@@ -93,6 +101,11 @@ class Round:
     def size(self) -> int:
         """The size of one vector in bytes."""
         return self.length * self.bits // 8
+
+    @property
+    def limit(self) -> int:
+        """The most bytes that a message of the round can have."""
+        return self.size + (len(self.members) + 1) * PER_MEMBER
 
     def place(self, name: str) -> int:
         """Return the silo's place in the sorted members, from 1: where its shares are taken."""
@@ -111,37 +124,44 @@ class Round:
             )
 
     def _validate(self) -> None:
-        for name in ("federation", "job"):
-            if not _is_name(getattr(self, name)):
-                raise _wrong(
-                    name, getattr(self, name), "text of 1 to 128 printable bytes without a slash"
-                )
-        for member in self.members:
-            if not _is_name(member):
-                raise _wrong("members", member, "names of 1 to 128 printable bytes without a slash")
-        if len(self.members) < FEWEST:
-            raise TooFewSilos(
-                f"a masked sum of {len(self.members)} silos hides nothing from the others",
-                field="members",
-                value=len(self.members),
-                allowed=f"at least {FEWEST}",
-            )
-        if len(self.members) > MOST:
-            raise _wrong("members", len(self.members), f"{FEWEST} to {MOST}")
-        for public in self.members.values():
-            if not _is_key(public):
-                raise _wrong("members", "a key", "keys of 64 lower-case hexadecimal digits")
-        if len(set(self.members.values())) < len(self.members):
-            raise _wrong("members", "one key twice", "a key of its own for each silo")
+        check_parties(self.federation, self.job, self.members)
         for name, low, high in (
             ("number", 0, 1 << 53),
             ("length", 1, MAX_LENGTH),
             ("bound", 1, 1 << 62),
         ):
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise _wrong(name, value, f"{low} to {high}")
+            check_number(name, getattr(self, name), low, high)
         check_sum(len(self.members), self.bound, self.bits)
+
+
+def check_parties(federation: str, job: str, members: Mapping[str, str]) -> None:
+    """Refuse names that are none, too few or too many silos, and keys that are none or shared."""
+    for name, text in (("federation", federation), ("job", job)):
+        if not _is_name(text):
+            raise _wrong(name, text, "text of 1 to 128 printable bytes without a slash")
+    for member in members:
+        if not _is_name(member):
+            raise _wrong("members", member, "names of 1 to 128 printable bytes without a slash")
+    if len(members) < FEWEST:
+        raise TooFewSilos(
+            f"a sum of {len(members)} silos hides nothing from the others",
+            field="members",
+            value=len(members),
+            allowed=f"at least {FEWEST}",
+        )
+    if len(members) > MOST:
+        raise _wrong("members", len(members), f"{FEWEST} to {MOST}")
+    for public in members.values():
+        if not _is_key(public):
+            raise _wrong("members", "a key", "keys of 64 lower-case hexadecimal digits")
+    if len(set(members.values())) < len(members):
+        raise _wrong("members", "one key twice", "a key of its own for each silo")
+
+
+def check_number(name: str, value: object, low: int, high: int) -> None:
+    """Refuse what is no integer from `low` to `high`, with `BadParameters`."""
+    if type(value) is not int or not low <= value <= high:
+        raise _wrong(name, value, f"{low} to {high}")
 
 
 def _is_name(text: object) -> bool:

@@ -33,11 +33,9 @@ from secure.aggregation.messages import (
     Roster,
     Shares,
     Survivors,
-    check_signature,
     lists_digest,
-    pack,
-    unpack,
 )
+from secure.aggregation.packing import check_signature, pack, unpack
 from secure.aggregation.rounds import Ring, Round
 from secure.aggregation.shamir import combine
 from secure.errors import BadMessage, RoundRefused

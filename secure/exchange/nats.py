@@ -1,4 +1,4 @@
-"""The exchange over NATS: outbound connections only, TLS, a user per party, nothing in the clear.
+"""The exchange over NATS: outbound connections only, mutual TLS, a user per party, no clear text.
 
 A job is one JetStream stream on disk, `tacit-JOB`, over `tacit.FEDERATION.JOB.FROM.TO`; a party
 reads from its own durable, the consumer that bears its name and filters by `TO`. The coordinator
@@ -13,8 +13,8 @@ chunks: the server, and whoever runs it, sees who writes to whom, when, and how 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine
@@ -38,6 +38,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from secure.errors import ExchangeClosed, KeyFileError
+from secure.exchange import transport
 from secure.exchange.chunks import CHUNK
 from secure.exchange.nats_endpoint import PATIENCE, NatsEndpoint, token
 from secure.keys import SigningKey
@@ -56,11 +57,15 @@ logging.getLogger("asyncio").addFilter(lambda r: "eof_received() has no effect" 
 
 @dataclass(frozen=True)
 class Access:
-    """How a party gets to the server: its address, the CA to believe, the file of its NKEY seed."""
+    """How a party gets to the server: its address, the CA to believe, and its two credentials.
+
+    `seed` is the file of its NKEY seed, `certificate` that of its certificate and the key of it.
+    """
 
     url: str
     authority: Path
     seed: Path
+    certificate: Path
 
 
 class NatsConnection:
@@ -77,6 +82,7 @@ class NatsConnection:
         self.party = party
         self.key = key
         self.keys = keys
+        self._refused = False
         self._ends: set[NatsEndpoint] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
@@ -104,6 +110,13 @@ class NatsConnection:
         except BaseException:
             future.cancel()
             raise
+
+    def check(self) -> None:
+        """Raise `ExchangeClosed` where the connection will not come back: closed, or revoked."""
+        if self._refused or self._client.is_closed:
+            raise ExchangeClosed(
+                "the exchange has closed this connection for good: it knows no such user any more"
+            )
 
     def endpoint(self, job: str, *, patience: float | None = None) -> NatsEndpoint:
         """Open this party's end of a job; `patience`: seconds for which a message is offered."""
@@ -144,7 +157,8 @@ class NatsConnection:
     async def _close(self) -> None:
         for end in self._ends:
             await end.finish()
-        await self._client.close()
+        with contextlib.suppress(OSError, NatsError):  # it was lost, and closing found that out
+            await self._client.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -160,10 +174,15 @@ class NatsConnection:
             raise KeyFileError(
                 f"{access.seed}: others can read it; run chmod 600", field="seed", allowed="0600"
             )
+        tls = transport.context(access.authority, access.certificate, self.party)
         first: asyncio.Future[Exception] = self._loop.create_future()
 
         async def told(error: Exception) -> None:
-            """Keep why the first connection failed; later ones come back by themselves."""
+            """Keep why the first connection failed; later ones come back, unless refused."""
+            if transport.is_refusal(error):
+                self._refused = True
+                for end in list(self._ends):
+                    await end.finish()
             if not first.done():
                 first.set_result(error)
 
@@ -171,7 +190,7 @@ class NatsConnection:
             nats.connect(
                 access.url,
                 name=self.party,
-                tls=ssl.create_default_context(cafile=access.authority),
+                tls=tls,
                 nkeys_seed_str=access.seed.read_text().strip(),
                 inbox_prefix=f"_INBOX_{token(self.party)}".encode(),
                 max_reconnect_attempts=-1,
@@ -187,7 +206,7 @@ class NatsConnection:
         if error is None and connecting.done():
             error = connecting.exception()
         connecting.cancel()
-        why = f"{type(error).__name__}: {error}" if error else "no answer within 10 s"
+        why = transport.told(error) if error else "no answer within 10 s"
         raise ExchangeClosed(f"no exchange at {access.url}: {why}", field="url", value=access.url)
 
     async def _managed(self, work: Callable[[], Coroutine[Any, Any, None]], job: str) -> None:

@@ -130,6 +130,7 @@ class NatsEndpoint:
             chunks = [chunk for chunk, well in zip(chunks, done, strict=True) if not well]
             if not chunks:
                 return
+            self._connection.check()
             if time.monotonic() > until:
                 raise ExchangeClosed(
                     f"the exchange did not take a message of job {self.job} "
@@ -142,6 +143,7 @@ class NatsEndpoint:
     async def _receive(self, deadline: float) -> tuple[str, Whole]:
         until = time.monotonic() + deadline
         while not self._whole:
+            self._connection.check()
             if self._closed.is_set():
                 raise ExchangeClosed("this end is closed")
             left = until - time.monotonic()
@@ -210,5 +212,5 @@ class NatsEndpoint:
         self._closed.set()
         if self._pull is not None:
             pull, self._pull = self._pull, None
-            with contextlib.suppress(NatsError):
+            with contextlib.suppress(NatsError, OSError):
                 await pull.unsubscribe()

@@ -138,6 +138,7 @@ def coordinator(
         facts=known,
         members={},
         endpoint=nothing,
+        attendance=nothing,
         directory=directory,
         progress=lambda done, total: None,
         deadline=1.0,

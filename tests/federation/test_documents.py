@@ -39,7 +39,7 @@ class Tree(Block):
         ({"name": "x", "leaves": {"a": {"deepth": 2}}}, "leaves.a.deepth", ["'depth'"]),
         ({"name": "x", "more": [{}, {"zzz": 2}]}, "more.1.zzz", ["known here: depth"]),
         ({"name": "x", "more": [{}, {"depth": 0}]}, "more.1.depth", ["greater than 0", "0"]),
-        ({"name": "x", "mode": "ckks"}, "mode", ["'plain' or 'masked'", "ckks"]),
+        ({"name": "x", "mode": "bfv"}, "mode", ["'plain' or 'masked'", "bfv"]),
         ({}, "name", ["required"]),
     ],
 )

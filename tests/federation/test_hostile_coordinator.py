@@ -14,6 +14,7 @@ from safetensors.torch import save
 from tests_jobs_here import allow, spec
 
 from federation import lifecycle
+from federation.attendance import Attendance
 from federation.books import open_mirror
 from federation.embedded import Embedded
 from federation.errors import BadInput
@@ -43,7 +44,8 @@ class Session:
 
     @contextmanager
     def serve(self) -> Iterator[Any]:
-        with self.parties.serve(self.job.id, [SILO]) as endpoint:
+        attendance = Attendance(self.job.directory / "attendance.jsonl", [SILO])
+        with self.parties.serve(self.job.id, attendance) as endpoint:
             yield endpoint
 
     def say(self, endpoint: Any, name: str, round: int) -> None:

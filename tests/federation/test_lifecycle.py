@@ -14,6 +14,7 @@ import yaml
 from tests_jobs_here import allow, drive, run, spec
 
 from federation import lifecycle
+from federation.attendance import Attendance
 from federation.books import account_lines, open_ledger, open_mirror, opened, verification
 from federation.embedded import Embedded
 from federation.errors import BadInput, BudgetRefused, IntegrityError, Missing, PolicyRefused
@@ -419,7 +420,9 @@ def test_a_job_reserved_under_another_membership_runs_no_more_and_is_settled_as_
             lifecycle.coordinate(job, parties)
         assert caught.value.field == "membership"
         # The silos say no too, to a coordinator that does not care, and so does a start.
-        with parties.serve(job.id, ["silo-1"]) as endpoint:
+        with parties.serve(
+            job.id, Attendance(job.directory / "attendance.jsonl", ["silo-1"])
+        ) as endpoint:
             message = endpoint.receive(deadline=30)
             assert message.header.name == "fault" and b"FED-004" in message.body
         with pytest.raises(IntegrityError):
@@ -474,7 +477,9 @@ def test_an_account_opened_under_a_job_neither_joins_it_nor_stops_its_end(home: 
     ledger.close()
     with Embedded(home) as parties, open_mirror(home) as mirror:
         if opened:
-            with parties.serve(job.id, ["silo-1"]) as endpoint:
+            with parties.serve(
+                job.id, Attendance(job.directory / "attendance.jsonl", ["silo-1"])
+            ) as endpoint:
                 assert endpoint.receive(deadline=30).header.name == "fault"
         lifecycle.cancel(job, parties, mirror)
     assert charge(home, "silo-1", job.id).state is State.SETTLED

@@ -31,7 +31,13 @@ def after(**changes: Any) -> dict[str, Any]:
 
 
 def job(balances: dict[str, Any], *, early: bool = False, **changes: Any) -> Any:
-    line = {"epsilon": 1.2341, "planned_epsilon": 2.0, "delta": 1e-5, "unit": "record"}
+    line = {
+        "epsilon": 1.2341,
+        "planned_epsilon": 2.0,
+        "delta": 1e-5,
+        "unit": "record",
+        "settled": True,
+    }
     documents = {
         "settlement": dict.fromkeys(balances, line),
         "balances": balances,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from infra.process import start, stop
 
@@ -59,7 +58,10 @@ def environment(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> d
 @pytest.fixture(scope="module")
 def deployment(prefect_url: str, environment: dict[str, str]) -> dict[str, Any]:
     """The commands at the top of prefect.yaml, on a server that somebody else started."""
-    for command in ("work-pool create tacit --type process", "deploy --all --no-prompt"):
+    for command in (
+        "work-pool create tacit-coordinator --type process",
+        "deploy --all --no-prompt",
+    ):
         done = subprocess.run(
             [PREFECT, *command.split()], cwd=ROOT, env=environment, capture_output=True, text=True
         )
@@ -82,7 +84,7 @@ def worker(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
     log = tmp_path_factory.mktemp("log") / "worker.log"
-    words = [str(PREFECT), "worker", "start", "--pool", "tacit"]
+    words = [str(PREFECT), "worker", "start", "--pool", "tacit-coordinator"]
     child = start(words, environment=environment, log=log)
     try:
         yield log
@@ -114,7 +116,8 @@ def ended(url: str, run: dict[str, Any], count: int = 1) -> dict[str, Any]:
 def test_the_form_is_the_job_spec(deployment: dict[str, Any]) -> None:
     form = deployment["parameter_openapi_schema"]
     assert deployment["enforce_parameter_schema"] is True
-    assert form["required"] == ["spec"] and set(form["properties"]) == {"spec", "home"}
+    assert form["required"] == ["spec"]
+    assert set(form["properties"]) == {"spec", "home", "engine"}
     assert form["properties"]["spec"]["$ref"] == "#/definitions/Spec"
     spec, privacy = form["definitions"]["Spec"], form["definitions"]["PrivacySpec"]
     assert {"model", "strategy", "privacy"} <= set(spec["required"])
@@ -137,7 +140,7 @@ def test_the_schedule_waits_for_a_person_and_runs_queue_up(deployment: dict[str,
     assert schedule["schedule"]["timezone"] == "Europe/Berlin"
     assert deployment["global_concurrency_limit"]["limit"] == 1
     assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-    assert deployment["work_pool_name"] == "tacit"
+    assert deployment["work_pool_name"] == "tacit-coordinator"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +207,6 @@ def test_what_only_the_silos_can_know_fails_before_anything_is_charged(
 
 def test_the_file_says_what_to_type() -> None:
     head = (ROOT / "prefect.yaml").read_text().partition("name:")[0]
-    for command in ("work-pool create tacit", "deploy --all", "worker start --pool tacit"):
+    pool = "tacit-coordinator"
+    for command in (f"work-pool create {pool}", "deploy --all", f"worker start --pool {pool}"):
         assert f"prefect {command}" in head
-    assert len(yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]) == 1

@@ -99,7 +99,7 @@ def states(home: Home, job: str) -> list[State]:
     return found
 
 
-@pytest.mark.parametrize("aggregation", ["plain", "masked"])
+@pytest.mark.parametrize("aggregation", ["plain", "masked", "ckks"])
 def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggregation: str) -> None:
     job = Job.create(apart.home, spec(aggregation={"name": aggregation}))
     with apart.parties() as parties:
@@ -111,6 +111,32 @@ def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggreg
         assert line["epsilon"] == pytest.approx(quoted["silos"][name]["epsilon"], rel=1e-9)
     assert states(apart.home, job.id) == [State.SETTLED] * SILOS
     assert Path(result["model"]).exists()
+
+
+@pytest.mark.parametrize("aggregation", ["plain", "masked"])
+def test_the_same_samples_and_noise_give_the_same_model_here_and_apart(
+    tmp_path: Path, aggregation: str
+) -> None:
+    """Two copies of one federation, one job id, and one secret of samples and noise per silo."""
+    here = init_example(tmp_path / "here", "breast-cancer", silos=SILOS)
+    there = Home(Path(shutil.copytree(here.root, tmp_path / "there")))
+    stack = Apart(there)
+    models = []
+    try:
+        for home, engine in ((here, "embedded"), (there, "exchange")):
+            job = Job.create(home, spec(aggregation={"name": aggregation}), mark="aaaaaa")
+            with engines.opened(home, engine) as parties, open_mirror(home) as mirror:
+                lifecycle.reserve(job, parties, mirror)
+                lifecycle.start(job, parties, mirror)
+                for number, name in enumerate(home.silo_names()):
+                    (home.silo(name).jobs / job.id / "secret").write_bytes(bytes([number]) * 32)
+                lifecycle.coordinate(job, parties)
+            outcome = job.document("outcome")
+            assert outcome is not None
+            models.append(Path(outcome["model"]).read_bytes())
+    finally:
+        stack.stop()
+    assert models[0] == models[1]
 
 
 def test_a_refusal_comes_back_whole_and_charges_nothing(apart: Apart) -> None:
@@ -144,7 +170,9 @@ def test_a_silo_that_does_not_answer_is_named(apart: Apart, monkeypatch: Any) ->
 def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, victim: str) -> None:
     name = apart.home.silo_names()[0]
     long = SPEC["strategy"] | {"rounds": 30, "local_steps": 10}
-    job = Job.create(apart.home, spec(strategy=long, privacy={"noise_multiplier": 30.0}))
+    job = Job.create(
+        apart.home, spec(strategy=long, privacy={"noise_multiplier": 30.0}, deadline=60.0)
+    )
     killed = []
 
     def blow(done: int, total: int) -> None:
@@ -166,7 +194,7 @@ def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, vic
     with job.working(), apart.parties() as parties, open_mirror(apart.home) as mirror:
         lifecycle.reserve(job, parties, mirror)
         lifecycle.start(job, parties, mirror)
-        lifecycle.coordinate(job, parties, progress=blow, deadline=60.0)
+        lifecycle.coordinate(job, parties, progress=blow)
         lifecycle.settle(job, parties, mirror)
     assert killed and job.status == "settled"
     assert states(apart.home, job.id) == [State.SETTLED] * SILOS
@@ -174,6 +202,38 @@ def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, vic
     rounds = [e.data["round"] for e in ledger.entries() if e.kind == "egress" and e.job == job.id]
     ledger.close()
     assert sorted(rounds) == sorted([*range(30), 30])  # thirty updates and one evaluation, once
+
+
+def test_a_silo_that_vanishes_is_waited_for_then_the_quorum_goes_on(
+    apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from federation import remote
+
+    monkeypatch.setattr(remote, "PATIENCE", 10.0)
+    name = apart.home.silo_names()[2]
+    long = SPEC["strategy"] | {"rounds": 12}
+    job = Job.create(apart.home, spec(strategy=long, quorum=2, deadline=8.0))
+
+    def vanish(done: int, total: int) -> None:
+        if done == 4 and apart.silos[name].poll() is None:
+            apart.silos[name].kill()
+            apart.silos[name].wait()
+
+    with job.working(), apart.parties() as parties, open_mirror(apart.home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.start(job, parties, mirror)
+        lifecycle.coordinate(job, parties, progress=vanish)
+        lifecycle.settle(job, parties, mirror)
+        publish(job)
+    result = result_of(job)
+    assert result["status"] == "completed" and result["rounds"] == 12
+    assert [silo for silo, line in result["silos"].items() if not line["settled"]] == [name]
+    assert states(apart.home, job.id)[2] is State.READ  # and so the whole charge stands
+    apart.silos[name] = apart.serve(name)
+    again = apart.drive(Job(apart.home, job.id))
+    assert again["status"] == "completed"
+    assert all(line["settled"] for line in again["silos"].values())
+    assert states(apart.home, job.id) == [State.SETTLED] * SILOS
 
 
 def children(pid: int) -> list[int]:

@@ -1,20 +1,29 @@
-"""`tacit up`, `status`, `submit`, `down`: the stack comes up, runs a job, and leaves nothing."""
+"""`tacit up`, `status`, `submit`, `down`: it comes up, runs jobs, mends itself, leaves nothing.
+
+One stack for the module: real Prefect, PostgreSQL where it is installed, NATS, proxy, two silos.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from federation.books import open_ledger
+from federation.errors import Missing
+from federation.home import Home
 from federation.init import init_example
-from infra import stack
+from infra import postgres, stack
+from infra.prefect_site import Site
+from privacy.ledger import State
 
 SPEC: dict[str, Any] = {
     "kind": "train",
@@ -22,57 +31,258 @@ SPEC: dict[str, Any] = {
     "dataset": "breast-cancer",
     "model": {"name": "logistic"},
     "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 32, "learning_rate": 0.5},
-    "privacy": {"noise_multiplier": 1.5},
+    "privacy": {"noise_multiplier": 8.0},
 }
+LONG = {"local_steps": 1, "batch_size": 32, "learning_rate": 0.1}
+SILOS = ["silo-1", "silo-2"]
+
+Ask = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Path]:
-    home = init_example(tmp_path / "fed", "breast-cancer", silos=2)
-    yield home.root
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    directory = tmp_path_factory.mktemp("stack")
+    home = init_example(directory / "fed", "breast-cancer", silos=2, epsilon=100.0)
+    yield home
     stack.down(home)
 
 
-def of_home(home: Path) -> list[str]:
-    """The command lines of all processes that name this home."""
-    listed = subprocess.run(["ps", "-eo", "pid,args", "-ww"], capture_output=True, text=True)
-    return [line for line in listed.stdout.splitlines() if str(home) in line]
+@pytest.fixture(scope="module")
+def ask(here: Home, tacit_json: Ask) -> Ask:
+    """The command on this home, on its own stack's server."""
+
+    def run(*args: object, code: int = 0) -> dict[str, Any]:
+        return tacit_json(*args, "--home", here.root, code=code, TACIT_PREFECT_URL="")
+
+    return run
 
 
-def test_the_stack_comes_up_runs_a_job_mends_itself_and_leaves_nothing(
-    here: Path, tacit_json: Any
-) -> None:
-    job = here / "job.yaml"
-    job.write_text(yaml.safe_dump(SPEC))
-    before = tacit_json("status", "--home", here)
-    assert before["supervisor"] is None and not before["exchange"]
+@pytest.fixture(scope="module")
+def up(ask: Ask) -> dict[str, Any]:
+    before = ask("status")
+    assert before["supervisor"] is None and not before["exchange"] and before["prefect"] is None
+    return ask("up")
 
-    up = tacit_json("up", "--home", here)
+
+def spec_file(home: Home, **changes: Any) -> Path:
+    path = home.root / "job.yaml"
+    path.write_text(yaml.safe_dump(SPEC | changes))
+    return path
+
+
+def long_job(home: Home, ask: Ask, name: str, rounds: int = 300) -> str:
+    """Submit a job that takes a while, and wait until its rounds run."""
+    strategy = LONG | {"rounds": rounds}
+    spec = spec_file(home, name=name, strategy=strategy, privacy={"noise_multiplier": 200.0})
+    id: str = ask("submit", spec)["job_id"]
+    until(lambda: (home.jobs / id / "checkpoint.safetensors").exists())
+    return id
+
+
+def until(true: Callable[[], Any], patience: float = 120.0) -> Any:
+    deadline = time.monotonic() + patience
+    while not (found := true()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def children(home: Home) -> dict[str, int]:
+    said = stack.running(home)
+    assert said is not None
+    pids: dict[str, int] = said["children"]
+    return pids
+
+
+def family(*pids: int) -> set[int]:
+    """These processes and all that they have started."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found = set(pids)
+    while new := {pid for pid, parent in pairs if parent in found} - found:
+        found |= new
+    return found
+
+
+def runs_of(home: Home, job: str) -> dict[str, dict[str, Any]]:
+    """The flow runs of a job, by the pool that they were on."""
+    site = Site.of(home)
+    assert site is not None
+    runs = site.ask("/flow_runs/filter", {"flow_runs": {"tags": {"all_": [job]}}})
+    return {run["work_pool_name"]: run for run in runs}
+
+
+def states(home: Home, job: str) -> list[State]:
+    found = []
+    for name in SILOS:
+        ledger = open_ledger(home, name)
+        charge = ledger.charge(job)
+        assert charge is not None
+        found.append(charge.state)
+        ledger.close()
+    return found
+
+
+def test_every_part_comes_up_and_is_shown(here: Home, ask: Ask, up: dict[str, Any]) -> None:
     assert up["exchange"] and all(line["serves"] for line in up["silos"].values())
+    assert all(line["worker"] for line in up["silos"].values())
     assert all(abs(line["clock_offset"]) < 5 for line in up["silos"].values())
-    assert tacit_json("up", "--home", here)["supervisor"] == up["supervisor"]
+    wanted = "postgresql" if postgres.installed() else "sqlite"
+    assert up["prefect"] | {"url": ""} == {
+        "url": "",
+        "database": wanted,
+        "answers": True,
+        "worker": True,
+    }
+    parts = {"prefect", "exchange", "proxy", "coordinator", *(f"silo {name}" for name in SILOS)}
+    assert set(children(here)) == parts | ({"postgresql"} if wanted == "postgresql" else set())
+    assert ask("up")["supervisor"] == up["supervisor"]
 
-    result = tacit_json("submit", job, "--wait", "--home", here)
-    assert result["status"] == "completed" and set(result["silos"]) == {"silo-1", "silo-2"}
 
-    children = stack.running(stack.Home(here))["children"]
-    os.kill(children["silo silo-1"], signal.SIGKILL)
-    os.kill(children["exchange"], signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        status = tacit_json("status", "--home", here)
-        if all(line["serves"] for line in status["silos"].values()):
-            break
-    assert status["exchange"] and stack.running(stack.Home(here))["children"] != children
+def test_a_submitted_job_runs_at_the_silos_by_dispatch_through_prefect(
+    here: Home, ask: Ask, up: dict[str, Any]
+) -> None:
+    result = ask("submit", spec_file(here), "--wait")
+    assert result["status"] == "completed" and set(result["silos"]) == set(SILOS)
+    runs = runs_of(here, result["job_id"])
+    assert set(runs) == {"tacit-coordinator", *(f"tacit-{name}" for name in SILOS)}
+    for name in SILOS:
+        run = runs[f"tacit-{name}"]
+        assert (run["state_type"], run["state"]["message"]) == ("COMPLETED", "completed")
+        assert set(run["parameters"]) == {"job", "manifest"}
+        assert (
+            f"flow run {run['id']}: a session"
+            in (here.silo(name).directory / "silo.log").read_text()
+        )
+    assert until(lambda: runs_of(here, result["job_id"])["tacit-coordinator"]["state_type"])
+    site = Site.of(here)
+    assert site is not None
+    told = {"filter": {"event": {"prefix": ["tacit."]}}, "limit": 50}
+    heard = until(lambda: site.ask("/events/filter", told)["events"])
+    assert {event["event"] for event in heard} >= {"tacit.charge.reserve", "tacit.charge.settle"}
+    assert {e["resource"]["prefect.resource.id"] for e in heard} <= {
+        f"tacit.silo.{name}" for name in SILOS
+    }
 
-    asked = tacit_json("submit", job, "--home", here)
-    while time.monotonic() < deadline + 60:
-        shown = tacit_json("job", "show", asked["job_id"], "--home", here)
-        if shown["status"] == "completed":
-            break
-        time.sleep(1)
-    assert shown["status"] == "completed"
 
-    assert tacit_json("down", "--home", here) == {"stopped": True}
-    assert of_home(here) == [] and not (here / "stack.json").exists()
-    assert tacit_json("down", "--home", here) == {"stopped": False}
+def test_what_a_job_stumbles_over_ends_the_command_as_it_would_here(
+    here: Home, ask: Ask, up: dict[str, Any]
+) -> None:
+    big = spec_file(here, name="big", privacy={"epsilon": 900.0})
+    assert ask("submit", big, "--wait", code=3)["error"]["code"] == "FED-007"
+    wrong = spec_file(here, name="wrong", dataset="nowhere")
+    assert ask("submit", wrong, code=2)["error"]["field"] == "dataset"
+
+
+def test_a_job_at_work_is_cancelled_at_every_silo(here: Home, ask: Ask, up: dict[str, Any]) -> None:
+    id = long_job(here, ask, "cancelled", rounds=2000)
+    assert ask("job", "show", id)["status"] == "running"
+    assert ask("job", "cancel", id) == {"job_id": id, "status": "cancelled"}
+    assert ask("job", "show", id)["status"] == "cancelled"
+    assert states(here, id) == [State.SETTLED] * 2
+    run = until(lambda: _ended(runs_of(here, id)["tacit-coordinator"]))
+    assert run["state_type"] == "CANCELLED"
+    assert "already cancelled" in ask("job", "cancel", id, code=2)["error"]["message"]
+
+
+def _ended(run: dict[str, Any]) -> dict[str, Any] | None:
+    return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+
+@pytest.mark.large
+def test_prefect_is_killed_and_the_job_completes(here: Home, ask: Ask, up: dict[str, Any]) -> None:
+    id = long_job(here, ask, "without-prefect")
+    pid = children(here)["prefect"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: ask("job", "show", id)["status"] == "completed", 240)
+    assert states(here, id) == [State.SETTLED] * 2
+    assert children(here)["prefect"] != pid
+
+
+@pytest.mark.large
+def test_a_driver_is_killed_and_the_job_is_resumed(
+    here: Home, ask: Ask, up: dict[str, Any]
+) -> None:
+    until(lambda: ask("status")["prefect"]["worker"])
+    id = long_job(here, ask, "resumed")
+    os.kill(children(here)["coordinator"], signal.SIGKILL)  # its drivers die with it
+    until(lambda: ask("job", "show", id)["status"] == "interrupted")
+    until(lambda: ask("status")["prefect"]["worker"])
+    result = ask("job", "resume", id)
+    assert result["status"] == "completed" and result["rounds"] == 300
+    assert states(here, id) == [State.SETTLED] * 2
+
+
+@pytest.mark.large
+def test_the_stack_mends_itself(here: Home, ask: Ask, up: dict[str, Any]) -> None:
+    before = children(here)
+    for part in ("silo silo-1", "exchange", "proxy"):
+        os.kill(before[part], signal.SIGKILL)
+    until(lambda: _all_serve(ask("status")))
+    assert ask("submit", spec_file(here, name="mended"), "--wait")["status"] == "completed"
+
+
+def _all_serve(status: dict[str, Any]) -> bool:
+    return status["exchange"] and all(
+        line["serves"] and line["worker"] for line in status["silos"].values()
+    )
+
+
+def test_a_silo_whose_desk_does_not_answer_is_silent(here: Home, up: dict[str, Any]) -> None:
+    from flows.coordinator import silent
+
+    assert silent(here) == []
+    silo = children(here)["silo silo-2"]
+    os.kill(silo, signal.SIGSTOP)
+    try:
+        assert silent(here) == ["silo-2"]
+    finally:
+        os.kill(silo, signal.SIGCONT)
+
+
+def test_down_leaves_nothing(here: Home, ask: Ask, up: dict[str, Any]) -> None:
+    said = stack.running(here)
+    assert said is not None
+    alive = family(said["pid"])
+    assert len(alive) > len(children(here))  # sessions, drivers, PostgreSQL's own
+    assert ask("down") == {"stopped": True}
+    listed = subprocess.run(["ps", "-eo", "pid=,stat="], capture_output=True, text=True).stdout
+    lines = [line.split() for line in listed.splitlines()]
+    # What nobody has waited for yet is no process any more: the supervisor's parent is long gone.
+    left = alive & {int(pid) for pid, state in lines if not state.startswith("Z")}
+    assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
+    assert not (here.root / "stack.json").exists()
+    assert ask("down") == {"stopped": False}
+    message = ask("submit", spec_file(here, name="nowhere"), code=5)
+    assert "tacit up" in message["error"]["message"] or "does not answer" in str(message)
+
+
+def test_a_port_that_is_taken_is_named(here: Home, ask: Ask) -> None:
+    site = Site.make(here)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", site.server))
+        holder.listen()
+        error = ask("up", code=5)["error"]
+    assert str(site.server) in error["message"] and "site.json" in error["message"]
+    assert stack.running(here) is None
+
+
+def test_a_database_of_another_prefect_is_named(tmp_path: Path, ask: Ask) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    from infra.prefect_server import migrated
+
+    home = init_example(tmp_path / "fed", "breast-cancer", silos=1)
+    Site.make(home, "sqlite")
+    database = migrated(home.coordinator / "prefect" / "prefect.db")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
+        connection.execute("DELETE FROM alembic_version")
+        connection.execute("INSERT INTO alembic_version VALUES ('beefbeefbeef')")
+    try:
+        with pytest.raises(Missing, match="migration beefbeefbeef"):
+            stack.up(home)
+        assert stack.running(home) is None
+    finally:
+        stack.down(home)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from federation.books import open_mirror
 from federation.embedded import Embedded
 from federation.errors import BadInput
 from federation.home import Home
+from federation.init import init_example
 from federation.jobs.base import CoordinatorContext
 from federation.lifecycle import quotes_of
 from federation.record import Job
 from federation.releaselog import ReleaseLog
 from federation.training import masked
+from federation.training.trainer import Trainer
 from secure.aggregation.server import Server
 from secure.errors import RoundRefused
 
@@ -146,7 +149,7 @@ def test_no_silo_takes_part_in_a_sum_without_another(
         job = started(home, parties, mirror)
         lifecycle.coordinate(job, parties)
     assert job.status == "stopped"
-    assert refused and all("without some silo" in str(error) for error in refused)
+    assert refused and all("a sum of 2 of 3 silos" in str(error) for error in refused)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +188,54 @@ def test_two_silos_hide_nothing_and_a_rule_needs_to_see(home: Home) -> None:
             train_spec(aggregation=MASKED | wrong)
     with pytest.raises(BadInput, match="range"):
         train_spec(aggregation={"name": "plain", "range": 1.0})
+
+
+def test_a_silo_that_drops_out_under_way_is_left_out_of_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four silos, one of which stops after it has shared its keys: its masks are taken off."""
+    home = init_example(tmp_path / "four", "breast-cancer", silos=4)
+    allow(home, no_privacy=True)
+    answer = masked.MaskedSilo.answer
+
+    def stopping(self: masked.MaskedSilo, step: str, round: int, body: bytes) -> bytes:
+        if (self._context.facts.silo, step, round) == ("silo-3", "mask", 1):
+            raise MemoryError
+        return answer(self, step, round, body)
+
+    monkeypatch.setattr(masked.MaskedSilo, "answer", stopping)
+    exact = EXACT | {"strategy": EXACT["strategy"] | {"rounds": 2}}
+    result = drive(home, Job.create(home, spec(aggregation=MASKED, quorum=3, **exact)))
+    assert result["status"] == "completed"
+    masked_model = flat(load(Path(result["model"]).read_bytes()))
+    monkeypatch.undo()
+
+    failing = Trainer.train
+
+    def train(self: Trainer, round: int, *rest: Any) -> bytes:
+        if (self._context.facts.silo, round) == ("silo-3", 1):
+            raise MemoryError
+        return failing(self, round, *rest)
+
+    monkeypatch.setattr(Trainer, "train", train)
+    result = drive(home, Job.create(home, spec(quorum=3, **exact)))
+    plain_model = flat(load(Path(result["model"]).read_bytes()))
+    np.testing.assert_allclose(masked_model, plain_model, atol=1e-6)
+
+
+def test_a_silo_signs_one_list_of_survivors_a_round(tmp_path: Path) -> None:
+    context: Any = SimpleNamespace(
+        secret=b"k" * 32,
+        directory=tmp_path,
+        members=dict.fromkeys("abcd", ""),
+        spec=spec(aggregation=MASKED, quorum=3),
+    )
+    silo = masked.MaskedSilo(context)
+    silo._agree_once(1, ["a", "b", "c"])
+    silo._agree_once(1, ["a", "b", "c"])
+    for other in (["a", "b", "c", "d"], ["a", "b", "d"]):
+        with pytest.raises(RoundRefused, match="another list"):
+            masked.MaskedSilo(context)._agree_once(1, other)
+    silo._agree_once(2, ["a", "b", "d"])
+    with pytest.raises(RoundRefused, match="2 of 4 silos"):
+        silo._agree_once(3, ["a", "b"])

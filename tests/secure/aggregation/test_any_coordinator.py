@@ -19,9 +19,8 @@ from secure.aggregation.messages import (
     Roster,
     Shares,
     Survivors,
-    pack,
-    unpack,
 )
+from secure.aggregation.packing import pack, unpack
 from secure.aggregation.participant import STEPS, Participant
 from secure.errors import SecureError
 

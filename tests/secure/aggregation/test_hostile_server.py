@@ -19,10 +19,8 @@ from secure.aggregation.messages import (
     Shares,
     Survivors,
     lists_digest,
-    pack,
-    signed,
-    unpack,
 )
+from secure.aggregation.packing import pack, signed, unpack
 from secure.aggregation.participant import Participant
 from secure.errors import BadMessage, BadSignature, RoundRefused, SecureError, TooFewSilos
 

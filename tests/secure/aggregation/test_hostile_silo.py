@@ -7,17 +7,8 @@ import pytest
 from tests_silos import KEYS, Play, facts
 
 from secure.aggregation import masks
-from secure.aggregation.messages import (
-    Advertise,
-    Delivery,
-    EncryptedShares,
-    Opened,
-    Roster,
-    Shares,
-    pack,
-    signed,
-    unpack,
-)
+from secure.aggregation.messages import Advertise, Delivery, EncryptedShares, Opened, Roster, Shares
+from secure.aggregation.packing import pack, signed, unpack
 from secure.aggregation.participant import _bound
 from secure.aggregation.shamir import PRIME, SHARE, split
 from secure.errors import BadMessage, BadSignature, RoundRefused, TooFewSilos

@@ -10,7 +10,8 @@ from scipy import stats
 from tests_silos import KEYS, Play, facts
 
 from secure.aggregation import masks
-from secure.aggregation.messages import MaskedInput, unpack
+from secure.aggregation.messages import MaskedInput
+from secure.aggregation.packing import unpack
 from secure.errors import BadMessage
 
 FALSE_ALARM = 1e-6

@@ -19,9 +19,8 @@ from secure.aggregation.messages import (
     Roster,
     Shares,
     Survivors,
-    pack,
-    unpack,
 )
+from secure.aggregation.packing import pack, unpack
 from secure.errors import BadMessage, SecureError
 
 KINDS = (

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests_silos import KEYS, Play, facts
 
-from secure.aggregation.messages import Consents, Delivery, Roster, Survivors, pack, unpack
+from secure.aggregation.messages import Consents, Delivery, Roster, Survivors
+from secure.aggregation.packing import pack, unpack
 from secure.aggregation.participant import STEPS, Participant
 from secure.errors import BadMessage, RoundRefused, SecureError
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests_silos import Play, facts, vectors
 
 from secure.aggregation import masks
-from secure.aggregation.messages import MaskedInput, unpack
+from secure.aggregation.messages import MaskedInput
+from secure.aggregation.packing import unpack
 from secure.aggregation.quantize import Quantizer
 from secure.aggregation.server import PHASES
 from secure.errors import BadParameters, RoundRefused, TooFewSilos

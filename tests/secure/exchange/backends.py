@@ -79,6 +79,16 @@ class Nats:
             connection.close()
 
 
+def certify(directory: Path, party: str, **how: Any) -> Path:
+    """A party's certificate and key in one file, issued by the authority in a directory."""
+    asked, target = directory / f"{party}.asked", directory / f"{party}.pem"
+    issued = certificates.issue_client(
+        directory, party, certificates.make_request(asked, party), **how
+    )
+    certificates.install(asked, issued, (directory / "ca.pem").read_text(), party, target)
+    return target
+
+
 def start_stack(directory: Path) -> Stack:
     """Certificates, users and a running server."""
     certificates.make_authority(directory, FEDERATION)
@@ -91,5 +101,8 @@ def start_stack(directory: Path) -> Stack:
     )
     server = Server(config, directory / "nats.log")
     url = f"tls://127.0.0.1:{port}"
-    access = {p: Access(url, directory / "ca.pem", directory / f"{p}.nk") for p in PARTIES}
+    access = {
+        p: Access(url, directory / "ca.pem", directory / f"{p}.nk", certify(directory, p))
+        for p in PARTIES
+    }
     return Stack(directory, server, access)

@@ -1,0 +1,1 @@
+"""Enrolment: how silos of several organisations join a federation, by documents people carry."""

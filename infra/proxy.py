@@ -1,0 +1,294 @@
+"""The proxy in front of Prefect's API: what a silo may ask, and nothing else.
+
+    python -m infra.proxy HOME
+
+Prefect's own API has one password for everything: whoever has it can run, read and change all
+there is. A silo therefore never gets it. It comes here over TLS 1.3, says who it is by its own
+token, and may make the calls that its worker makes, on its own work pool: look at the pool, beat,
+fetch its runs, look at a run's flow and deployment, label it, and say its state. For a run, a
+deployment and a flow the proxy asks the server first which pool it belongs to.
+
+The address that is asked is built from a rule, never from the caller's; a body is read by a strict
+model and written anew. Events, WebSockets, queries and every other call are refused: `tacit.*` is
+the coordinator's to tell, and a worker whose channel is refused goes on by plain requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import re
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import httpx
+import uvicorn
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from federation.home import Home
+from flows.pools import pool_of
+from infra.prefect_site import Site, fingerprint, host_of, tokens
+
+log = logging.getLogger("tacit.proxy")
+
+BODY = 64 << 10
+"""The largest body that is read, in bytes; a worker's are far smaller."""
+
+_ID = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_Text = Annotated[str, Field(max_length=256)]
+
+
+class _Body(BaseModel):
+    """A body: these fields and no other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scheduled(_Body):
+    """What a worker asks of its pool; it has no queues but the pool's own."""
+
+    work_queue_names: Annotated[list[_Text], Field(max_length=0)] = []
+    scheduled_before: AwareDatetime | None = None
+    scheduled_after: None = None
+
+
+class Heartbeat(_Body):
+    """A worker's sign of life."""
+
+    name: _Text
+    heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    return_id: bool = False
+
+
+class Details(BaseModel):
+    """Of a state's details only what tells a repeated request from a new one is passed on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    transition_id: UUID | None = None
+
+
+class SaidState(_Body):
+    """A state of a run: a word and a code, without data."""
+
+    type: Literal["PENDING", "RUNNING", "COMPLETED", "FAILED", "CRASHED"]
+    name: _Text | None = None
+    message: _Text | None = None
+    data: None = None
+    state_details: Details = Details()
+
+
+class SetState(_Body):
+    """A state, never by force."""
+
+    state: SaidState
+    force: Literal[False] = False
+
+
+class Labels(_Body):
+    """Who runs it."""
+
+    worker: _Text = Field(alias="prefect.worker.name")
+    worker_type: _Text = Field(alias="prefect.worker.type")
+    pool: _Text = Field(alias="prefect.work-pool.name")
+    pool_id: UUID = Field(alias="prefect.work-pool.id")
+
+
+Check = Callable[["Proxy", str, str], Awaitable[bool]]
+
+
+async def _run_is_of(proxy: Proxy, pool: str, id: str) -> bool:
+    return await proxy.look(f"/flow_runs/{id}", "work_pool_name") == pool
+
+
+async def _deployment_is_of(proxy: Proxy, pool: str, id: str) -> bool:
+    return await proxy.look(f"/deployments/{id}", "work_pool_name") == pool
+
+
+async def _flow_is_of(proxy: Proxy, pool: str, id: str) -> bool:
+    asked = {
+        "flows": {"id": {"any_": [id]}},
+        "work_pools": {"name": {"any_": [pool]}},
+        "limit": 1,
+    }
+    answer = await proxy.server.post("/deployments/filter", json=asked)
+    return answer.status_code == 200 and len(answer.json()) == 1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One call that a silo may make; `{pool}` is its own, and an id has to pass the check."""
+
+    method: str
+    path: str
+    body: type[_Body] | None = None
+    check: Check | None = None
+
+    def match(self, method: str, path: str, pool: str) -> dict[str, str] | None:
+        """The parts of a path that this rule is about, or None."""
+        if method != self.method:
+            return None
+        pattern = re.escape(self.path).replace(r"\{pool\}", re.escape(pool)).replace(r"\{id\}", _ID)
+        found = re.fullmatch(pattern, path)
+        return None if found is None else found.groupdict()
+
+
+RULES = (
+    Rule("GET", "/work_pools/{pool}"),
+    Rule("POST", "/work_pools/{pool}/get_scheduled_flow_runs", Scheduled),
+    Rule("POST", "/work_pools/{pool}/workers/heartbeat", Heartbeat),
+    Rule("POST", "/flow_runs/{id}/set_state", SetState, _run_is_of),
+    Rule("PATCH", "/flow_runs/{id}/labels", Labels, _run_is_of),
+    Rule("GET", "/deployments/{id}", check=_deployment_is_of),
+    Rule("GET", "/flows/{id}", check=_flow_is_of),
+)
+
+
+class Proxy:
+    """The rules between silos and one Prefect server; `digests` tells the silos' tokens."""
+
+    def __init__(self, server: httpx.AsyncClient, digests: Callable[[], Mapping[str, str]]) -> None:
+        self.server = server
+        self._digests = digests
+        self.app: ASGIApp = Starlette(
+            routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "PATCH"])]
+        )
+
+    async def look(self, path: str, field: str) -> Any:
+        """One field of what the server has at a path; None where it has nothing."""
+        answer = await self.server.get(path)
+        return answer.json().get(field) if answer.status_code == 200 else None
+
+    async def _answer(self, request: Request) -> Response:
+        silo = self._silo(request.headers.get("authorization", ""))
+        if silo is None:
+            return _refusal(401, "say who you are")
+        try:
+            allowed = await self._allowed(request, silo)
+            if allowed is None:
+                asked = ascii(request.url.path[:200])
+                log.warning("silo %s is refused: %s %s", silo, request.method, asked)
+                return _refusal(403, "not one of the calls that a silo's worker makes")
+            path, body = allowed
+            answer = await self.server.request(
+                request.method,
+                path,
+                content=body,
+                headers={} if body is None else {"Content-Type": "application/json"},
+            )
+        except httpx.HTTPError:
+            return _refusal(503, "Prefect does not answer", {"Retry-After": "2"})
+        kept = {k: v for k, v in answer.headers.items() if k in ("content-type", "retry-after")}
+        return Response(answer.content, answer.status_code, kept)
+
+    def _silo(self, authorization: str) -> str | None:
+        """Who asks, by the token: `Basic` of `silo:token`, as Prefect's client sends it."""
+        scheme, _, coded = authorization.partition(" ")
+        try:
+            said = base64.b64decode(coded, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        silo, _, token = said.partition(":")
+        digest = self._digests().get(silo, "")
+        known = hmac.compare_digest(fingerprint(token), digest)
+        return silo if scheme == "Basic" and known else None
+
+    async def _allowed(self, request: Request, silo: str) -> tuple[str, bytes | None] | None:
+        """The path and body to send on, or None where no rule allows the call."""
+        path = request.scope["raw_path"].decode("ascii", "replace")
+        if request.url.query or not path.startswith("/api/"):
+            return None
+        pool = pool_of(silo)
+        for rule in RULES:
+            parts = rule.match(request.method, path.removeprefix("/api"), pool)
+            if parts is None:
+                continue
+            body = await _read(request, rule.body)
+            if (body is None) != (rule.body is None):
+                return None
+            if rule.check is not None and not await rule.check(self, pool, parts["id"]):
+                return None
+            return rule.path.format(pool=pool, **parts), body
+        return None
+
+
+async def _read(request: Request, model: type[_Body] | None) -> bytes | None:
+    """The body, written anew from what its model read; None where there is to be none or it is bad.
+
+    What the caller left out stays out.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY:
+            return None
+    if model is None:
+        return None
+    try:
+        read = model.model_validate_json(body)
+    except ValidationError:
+        return None
+    return read.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _refusal(status: int, why: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": why}, status, headers)
+
+
+def proxy_of(home: Home) -> Proxy:
+    """The proxy between a home's silos and its Prefect server."""
+    site = Site.make(home)
+    client = httpx.AsyncClient(
+        base_url=site.url,
+        auth=httpx.BasicAuth(*site.auth.split(":", 1)),
+        timeout=30,
+        trust_env=False,
+    )
+    return Proxy(client, lambda: tokens(home))
+
+
+def listening(home: Home, proxy: Proxy) -> uvicorn.Server:
+    """A server for the proxy, with the certificate of the coordinator's site; TLS 1.3 only."""
+    certificates = home.coordinator / "exchange"
+    config = uvicorn.Config(
+        proxy.app,
+        host=host_of(home),
+        port=Site.make(home).proxy,
+        ws="none",
+        ssl_keyfile=str(certificates / "server.key"),
+        ssl_certfile=str(certificates / "server.pem"),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=1000,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every socket asked for
+    config.load()
+    if config.ssl is None:
+        raise TypeError("a server without TLS")
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    return uvicorn.Server(config)
+
+
+def main() -> None:
+    """Serve the proxy of a home until a TERM signal."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    home = Home(Path(sys.argv[1]))
+    listening(home, proxy_of(home)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Warm children: processes that have imported what their work needs before the work arrives.
+
+Each reads one line from its standard input, does what the line names, and ends. One spare is
+always being kept warm, so that starting Python and loading torch is nobody's waiting time.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from federation.errors import JobFailed
+from infra.process import finish, start
+
+
+class WarmChildren:
+    """Children at work, by a key, and a spare one; safe to use from several threads."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str], log: Path) -> None:
+        self._argv = argv
+        self._environment = environment
+        self._log = log
+        self._lock = threading.Lock()
+        self._at_work: dict[str, subprocess.Popen[bytes]] = {}
+        self._spare = self._start()
+
+    def give(self, key: str, line: str) -> None:
+        """Give the spare child a line of work, unless a child is at work under this key."""
+        with self._lock:
+            if self._alive(key):
+                return
+            if self._spare.poll() is not None:
+                self._spare = self._start()
+            child, self._spare = self._spare, self._start()
+            if child.stdin is None:
+                raise JobFailed("a child that cannot be spoken to", field="child", value=child.pid)
+            child.stdin.write(f"{line}\n".encode())
+            child.stdin.close()
+            self._at_work[key] = child
+
+    def at_work(self, key: str) -> bool:
+        """Whether a child is at work under this key."""
+        with self._lock:
+            return self._alive(key)
+
+    def interrupt(self, key: str) -> None:
+        """Send a child at work what Ctrl-C would."""
+        with self._lock:
+            if self._alive(key):
+                self._at_work[key].send_signal(signal.SIGINT)
+
+    def leave(self, key: str, patience: float) -> None:
+        """Wait until the key's child has ended; one that does not within `patience` is killed."""
+        child = self._at_work.get(key)
+        if child is not None:
+            finish(child, patience)
+
+    def close(self, patience: float = 5.0) -> None:
+        """End every child; all are asked together, once, and killed after `patience` seconds."""
+        with self._lock:
+            children = [self._spare, *self._at_work.values()]
+            for child in children:
+                if child.poll() is None:
+                    child.terminate()
+            until = time.monotonic() + patience
+            for child in children:
+                finish(child, max(until - time.monotonic(), 0.0))
+
+    def _alive(self, key: str) -> bool:
+        child = self._at_work.get(key)
+        return child is not None and child.poll() is None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return start(self._argv, environment=self._environment, log=self._log, speak=True)
