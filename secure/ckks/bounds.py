@@ -68,15 +68,17 @@ def prove(network: Network, layout: Layout, ranges: Ranges, schedule: Schedule) 
     if not _fits(magnitude, schedule.fresh, schedule, len(schedule.primes)):
         return None
     places = layout.spreads[0].matrix.shape[1]
-    # Rounding a row changes each of at most 2 n coefficients by at most a half.
-    rounded = layout.period / schedule.fresh
-    error = Error(np.full(places, noise.fresh / schedule.fresh**2), np.full(places, rounded))
+    error = Error(np.full(places, noise.fresh / schedule.fresh**2), np.zeros(places))
     hidden: Error | None = None
     still: Error | None = None
     last = len(network.activations)
     for layer, stage in enumerate(schedule.stages(network)):
         reach = math.sqrt(2) * float(error.largest().max())
+        if layer == 0:
+            reach += layout.slots / schedule.fresh  # half a unit in every coefficient of a row
         encoded = layout.encoding(layer, box[0], box[1], reach, stage)
+        if layer == 0:
+            encoded = encoded + layout.input_rounding() / schedule.fresh
         error = _affine(layout, layer, error, encoded, stage, noise)
         if still is not None:
             still = _affine(layout, layer, still, encoded, stage, noise)

@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tenseal.sealapi as sealapi
+from tenseal.sealapi import util
 
 from secure.ckks.blobs import dump
 from secure.ckks.context import Context
 from secure.ckks.gaussian import discrete_gaussian
 from secure.ckks.messages import NUMBER, Answers, Keys, Rows, pack, unpack
 from secure.ckks.plan import Plan
+from secure.ckks.standard import SECRET_SPREAD, SECRET_VARIANCE
 from secure.ckks.witness import Witness
 from secure.errors import BadMessage, BadParameters, KeyRetired
 
@@ -72,8 +75,7 @@ class Client:
                 allowed=max_key_bytes,
             )
         self._number = os.urandom(NUMBER)
-        self._generator = sealapi.KeyGenerator(self._context.seal)
-        secret = self._generator.secret_key()
+        self._generator, secret = _drawn(self._context)
         self._encryptor = sealapi.Encryptor(self._context.seal, secret)
         self._decryptor = sealapi.Decryptor(self._context.seal, secret)
         self._pending: dict[bytes, int] = {}
@@ -209,3 +211,27 @@ class Client:
         if self.plan.mode == "latency":
             return columns[0][None, self.plan.start :][:, : self.plan.answers]
         return np.stack([column[: message.rows] for column in columns], axis=1)
+
+
+def _drawn(context: Context) -> tuple[Any, Any]:
+    """Draw a key until its secret is as small in every slot as the proved error takes it to be.
+
+    The table of parameters is for ternary secrets: any other is refused.
+    """
+    plan = context.plan
+    tables = util.NTTTables(plan.ring.bit_length() - 1, sealapi.Modulus(plan.primes[0]))
+    mean = SECRET_VARIANCE * plan.ring
+    for _ in range(100):
+        generator = sealapi.KeyGenerator(context.seal)
+        secret = generator.secret_key()
+        words = secret.data()
+        transformed = [words[place] for place in range(plan.ring)]
+        residues = np.asarray(util.inverse_ntt_negacyclic_harvey(transformed, tables))
+        coefficients = residues.astype(np.int64) % plan.primes[0]
+        coefficients[coefficients == plan.primes[0] - 1] = -1
+        if np.abs(coefficients).max() > 1:
+            break
+        twist = np.exp(1j * np.pi * np.arange(plan.ring) / plan.ring)
+        if (np.abs(np.fft.fft(coefficients * twist)) ** 2).max() <= SECRET_SPREAD * mean:
+            return generator, secret
+    raise BadParameters("SEAL draws other secrets than ternary ones here", field="secret")

@@ -67,11 +67,6 @@ class Layout(Protocol):
         ...
 
     @property
-    def period(self) -> int:
-        """How many different numbers a fresh ciphertext holds."""
-        ...
-
-    @property
     def spreads(self) -> tuple[Spread, ...]:
         """How the noise of each layer spreads."""
         ...
@@ -82,6 +77,10 @@ class Layout(Protocol):
 
     def place(self, layer: int, values: Reals, empty: float = 0.0) -> Reals:
         """Lay out what belongs to the results of an affine map, and `empty` where there is none."""
+        ...
+
+    def input_rounding(self) -> Reals:
+        """Bound what rounding a row to integers changes in each result of the first layer."""
         ...
 
     def window(self, values: Reals) -> Reals:
@@ -176,6 +175,15 @@ class Packed:
         laid[self.results[layer]] = values
         return laid
 
+    def input_rounding(self) -> Reals:
+        """Half a unit in each of 2 n coefficients: by Cauchy and Schwarz n / sqrt(2) row norms.
+
+        The values of a polynomial of degree 2n in n slots are an isometry up to sqrt(n).
+        """
+        norms = np.linalg.norm(self.products[0].matrix, axis=1)
+        bound: Reals = self.period / np.sqrt(2.0) * norms
+        return bound
+
     def window(self, values: Reals) -> Reals:
         """Return what belongs to a layer's places in the order in which its slots are read."""
         return np.roll(values, -self.start)
@@ -225,11 +233,6 @@ class Batched:
     slots: int
     affines: tuple[Affine, ...] = field(repr=False)
 
-    @property
-    def period(self) -> int:
-        """How many different numbers a fresh ciphertext holds: one per row."""
-        return self.slots
-
     @cached_property
     def spreads(self) -> tuple[Spread, ...]:
         """The matrices themselves: ciphertexts have independent noise, and nothing rotates."""
@@ -249,6 +252,11 @@ class Batched:
     def place(self, layer: int, values: Reals, empty: float = 0.0) -> Reals:
         """Results are ciphertexts in their own order."""
         return values
+
+    def input_rounding(self) -> Reals:
+        """Each feature has its own polynomial, at worst half a unit in each coefficient."""
+        bound: Reals = self.slots * np.abs(self.affines[0].weight).sum(axis=1)
+        return bound
 
     def window(self, values: Reals) -> Reals:
         """Results are read in their own order."""

@@ -19,10 +19,10 @@ independent and uniform, since it looks random by ring learning with errors. So 
 independent and uniform, and so are the digits of a key switch, up to what rotations of one
 ciphertext share. Every other step is an inequality.
 
-Three kinds of event are excluded, each with probability at most 2^-64: that a combination of
-random parts passes `TAIL` square roots of its proxy, and that the secret or an error of a key is
-large in a slot. There are fewer than 2^24 of them in one answer and its keys, so all bounds hold
-except with probability 2^-40.
+The secret is small in every slot because the client sees to it (`SECRET_SPREAD`). Two kinds of
+event are excluded, each with probability at most 2^-64: that a combination of random parts passes
+`TAIL` square roots of its proxy, and that an error of a key is large in a slot. There are fewer
+than 2^24 of them in one answer and its keys, so all bounds hold except with probability 2^-40.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from secure.ckks.standard import ERROR_VARIANCE, SECRET_VARIANCE
+from secure.ckks.standard import ERROR_VARIANCE, SECRET_SPREAD, SECRET_VARIANCE
 
 Reals = npt.NDArray[np.float64]
 
@@ -58,7 +58,8 @@ class Noise:
     @property
     def rounding(self) -> float:
         """Proxy of r0 + r1 s: rounding both halves of a ciphertext (rescale, key switch)."""
-        return (1 + self._largest(SECRET_VARIANCE)) * self.ring / 24
+        secret = SECRET_SPREAD * SECRET_VARIANCE * self.ring
+        return (1 + secret) * self.ring / 24
 
     def switching(self, level: int) -> float:
         """Proxy of a key switch: centred digits times the errors of a key, over p; rounding.
@@ -69,7 +70,8 @@ class Noise:
         """
         digits = sum((prime / self.special) ** 2 for prime in self.primes[:level])
         mean = ERROR_VARIANCE * self.ring
-        spread = 1 + 2 * math.sqrt(_LOG) + 2 * _LOG  # theorem 2.1 below, for any matrix A
+        # Hsu, Kakade and Zhang (2012), theorem 2.1, for any matrix A, except with exp(-_LOG).
+        spread = 1 + 2 * math.sqrt(_LOG) + 2 * _LOG
         return digits * self.ring / 24 * mean * spread + self.rounding
 
     def switching_drift(self, level: int) -> Reals:
@@ -79,16 +81,10 @@ class Noise:
         the value q / (1 - zeta) in a slot, large where zeta is near 1.
         """
         digits = sum(prime / self.special for prime in self.primes[:level])
-        drift: Reals = digits * math.sqrt(self._largest(ERROR_VARIANCE)) / near(self.ring)
+        # |e(zeta)|^2 of a two-dimensional sub-Gaussian vector, by theorem 2.1 as above.
+        largest = ERROR_VARIANCE * self.ring / 2 * (2 + 2 * math.sqrt(2 * _LOG) + 2 * _LOG)
+        drift: Reals = digits * math.sqrt(largest) / near(self.ring)
         return drift
-
-    def _largest(self, variance: float) -> float:
-        """Bound |z(zeta)|^2 for a polynomial with coefficients of this variance, in every slot.
-
-        A two-dimensional sub-Gaussian vector of proxy v: |z|^2 <= v (2 + 2 sqrt(2 t) + 2 t) except
-        with probability exp(-t) (Hsu, Kakade and Zhang, 2012, theorem 2.1).
-        """
-        return variance * self.ring / 2 * (2 + 2 * math.sqrt(2 * _LOG) + 2 * _LOG)
 
 
 @cache

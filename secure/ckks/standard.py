@@ -25,6 +25,10 @@ MAX_MODULUS_BITS: Mapping[int, int] = MappingProxyType(
 )
 ERROR_VARIANCE = 10.5  # of SEAL's centred binomial error, 42 fair bits
 SECRET_VARIANCE = 2 / 3  # of a uniform ternary coefficient
+# The most that |s(zeta)|^2 may be of its mean, N times the variance, in any slot. A client draws
+# again until it is: at 32,768 in one of ten times. Conditioning on an event of probability p raises
+# no attack's success by more than 1 / p, here less than a sixth of a bit.
+SECRET_SPREAD = 12.0
 MAX_PRIME_BITS = 60  # SEAL's own limit
 
 

@@ -174,7 +174,7 @@ def test_unused_slots_stay_inside_the_box():
 def test_the_witness_is_a_tighter_bound_for_small_rows():
     torch.manual_seed(0)
     network = read(nn.Sequential(nn.Linear(16, 32), Square(), nn.Linear(32, 4)), (16,))
-    compiled = compile_network(network, -4.0, 4.0)
+    compiled = compile_network(network, -4.0, 4.0, tolerance=1e-5)
     assert compiled.plan.witness is not None
     rng = np.random.default_rng(0)
     _, errors, _ = hold(compiled, rng.uniform(-0.1, 0.1, (3, 16)))
