@@ -159,8 +159,9 @@ def _together(claims: Claims, network: Network, rows: Reals, truth: NDArray[np.i
 
 
 def _errors(claims: Claims, name: str, errors: list[tuple[float, float]]) -> None:
-    claims.report(f"{name}: largest error", max(seen for seen, _ in errors), "logits")
-    share = max(seen / proved for seen, proved in errors)
+    largest = max(float(seen) for seen, _ in errors)
+    share = max(float(seen / proved) for seen, proved in errors)
+    claims.report(f"{name}: largest error", largest, "logits")
     claims.at_most(f"{name}: largest share of the proved error", share, "x", 1.0)
 
 
