@@ -43,21 +43,15 @@ class Error:
 class Proof:
     """Bounds per answer. Where the last activation is a square, also what they are made of.
 
-    `hidden` is the error of what is squared last, per feature, and `rest` bounds per answer what
-    does not grow with it: they make a bound for one row (`secure.ckks.witness`).
+    `hidden` is the error of what is squared last, per feature; `rounded` the most that encoding the
+    last weights changes per unit of each square; `rest` bounds per answer what grows with neither.
+    They make a bound for one row (`secure.ckks.witness`).
     """
 
     errors: Reals
     hidden: Error | None
+    rounded: Reals
     rest: Reals
-
-    def typical(self, last: Reals, squares: Reals) -> float:
-        """Bound the answers of a row whose last squares are these, for comparing parameters."""
-        if self.hidden is None:
-            return float(self.errors.max())
-        carried = 4 * np.abs(last).max(axis=0) ** 2 * self.hidden.proxy
-        gain = TAIL + float(np.linalg.norm(self.hidden.drift / np.sqrt(self.hidden.proxy)))
-        return gain * math.sqrt(carried @ squares) + float(self.rest.max())
 
 
 def prove(network: Network, layout: Layout, ranges: Ranges, schedule: Schedule) -> Proof | None:
@@ -76,12 +70,14 @@ def prove(network: Network, layout: Layout, ranges: Ranges, schedule: Schedule) 
         reach = math.sqrt(2) * float(error.largest().max())
         if layer == 0:
             reach += layout.slots / schedule.fresh  # half a unit in every coefficient of a row
-        encoded = layout.encoding(layer, box[0], box[1], reach, stage)
+        rounding = layout.rounding(layer, stage)
+        fixed = rounding.fixed(reach)
         if layer == 0:
-            encoded = encoded + layout.input_rounding() / schedule.fresh
+            fixed = fixed + layout.input_rounding() / schedule.fresh
+        encoded = fixed + rounding.over(box[0], box[1])
         error = _affine(layout, layer, error, encoded, stage, noise)
         if still is not None:
-            still = _affine(layout, layer, still, encoded, stage, noise)
+            still = _affine(layout, layer, still, fixed, stage, noise)
         magnitude = layout.place(layer, ranges.before[layer])
         if stage.plain < 2.0**12 or not _fits(magnitude, stage.after, schedule, stage.level - 1):
             return None
@@ -111,7 +107,10 @@ def prove(network: Network, layout: Layout, ranges: Ranges, schedule: Schedule) 
     )
     if not _fits(magnitude + errors.max(), schedule.answer, schedule, 1):
         return None
-    return Proof(errors, hidden, rest)
+    rounded = rounding.per_input()
+    if hidden is not None:
+        rounded = layout.read(last - 1, layout.window(rounded))
+    return Proof(errors, hidden, rounded, rest)
 
 
 def _fits(magnitude: Reals, scale: float, schedule: Schedule, level: int) -> bool:

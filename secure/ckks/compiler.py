@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from secure.ckks.plan import MAX_STEPS, Plan, Release
 from secure.ckks.ranges import Ranges, enclose
 from secure.ckks.schedule import Schedule
 from secure.ckks.standard import MAX_MODULUS_BITS, MAX_PRIME_BITS, largest_primes
-from secure.ckks.witness import Witness, extend, witness
+from secure.ckks.witness import Witness, extend, typical, witness
 from secure.errors import BadParameters
 
 THROUGHPUT_ROWS = 200  # from here a row per slot is faster than one row after the other
@@ -204,7 +204,6 @@ def _search(
 
     A proved error of `enough` ends it: a large network is not looked at sixty times for nothing.
     """
-    last, sample = network.affines[-1].weight, ranges.sample
     seen: dict[_Bits, tuple[Schedule, Proof] | None] = {}
 
     def at(bits: _Bits) -> float:
@@ -213,7 +212,7 @@ def _search(
             proof = schedule and prove(network, layout, ranges, schedule)
             seen[bits] = (schedule, proof) if schedule and proof else None
         found = seen[bits]
-        return math.inf if found is None else found[1].typical(last, sample)
+        return math.inf if found is None else typical(network, found[1], ranges.sample)
 
     here = start
     # Where answers are large the first prime must be, too: look for a place to start from.
@@ -291,7 +290,7 @@ def _plan(
         error=float(errors.max()),
         approximation=float(ranges.approximation.max()),
         calibrated=None,
-        witness=(bound.gain, bound.error, bound.rest) if bound else None,
+        witness=astuple(bound) if bound else None,
         release=release,
         model=_digest(network.reference),
     )

@@ -58,6 +58,35 @@ class Spread:
         return self.matrix @ self.matrix.T
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What encoding changes of a layer: `weights` [results, inputs], known but for `loose`; bias.
+
+    Weights are complex where they share a polynomial: rounding a coefficient moves every slot.
+    """
+
+    weights: npt.NDArray[np.complex128] | Reals = field(repr=False)
+    loose: Reals = field(repr=False)
+    bias: Reals = field(repr=False)
+
+    def fixed(self, error: float) -> Reals:
+        """Bound what the bias, and an error of every input, make of it."""
+        fixed: Reals = (np.abs(self.weights) + self.loose).sum(axis=1) * error + self.bias
+        return fixed
+
+    def over(self, low: Reals, high: Reals) -> Reals:
+        """Bound the rest for inputs in a box: its middle with signs, its width without."""
+        middle, radius = (high + low) / 2, (high - low) / 2
+        real = self.weights.real
+        over: Reals = np.abs(real @ middle) + np.abs(real) @ radius
+        return over + self.loose @ (np.abs(middle) + radius)
+
+    def per_input(self) -> Reals:
+        """Return the largest change of a result per unit of each input."""
+        largest: Reals = (np.abs(self.weights.real) + self.loose).max(axis=0)
+        return largest
+
+
 class Layout(Protocol):
     """What the bound of a network needs to know of where its numbers lie."""
 
@@ -95,8 +124,8 @@ class Layout(Protocol):
         """Drift of a key switch after a layer, per result; a bound for all slots."""
         ...
 
-    def encoding(self, layer: int, low: Reals, high: Reals, error: float, stage: Stage) -> Reals:
-        """Bound what rounding weights and bias changes, for inputs in a box plus an error."""
+    def rounding(self, layer: int, stage: Stage) -> Rounding:
+        """Follow what encoding changes of the weights and the bias of a layer."""
         ...
 
 
@@ -202,28 +231,21 @@ class Packed:
         worst: Reals = every.reshape(-1, self.products[layer].outputs).max(axis=0)
         return worst
 
-    def encoding(self, layer: int, low: Reals, high: Reals, error: float, stage: Stage) -> Reals:
-        """Follow the rounding error of every encoded diagonal exactly.
-
-        What it does to the middle of the box adds up with its signs, the rest in absolute values.
-        """
+    def rounding(self, layer: int, stage: Stage) -> Rounding:
+        """Follow every encoded diagonal: each weight lies in one of them."""
         product = self.products[layer]
-        length = max(product.inputs, product.outputs)
-        slots = np.arange(length)
+        slots = np.arange(max(product.inputs, product.outputs))
         values = np.stack([diagonal.values for diagonal in product.diagonals])
-        rounding, slack = encoding_error(values, stage.plain)
-        middle, radius = (high + low) / 2, (high - low) / 2
-        centre, spread = np.zeros(length), np.zeros(length)
+        errors, slack = encoding_error(values, stage.plain)
+        weights = np.zeros((product.outputs, product.inputs), dtype=np.complex128)
+        loose = np.zeros((product.outputs, product.inputs))
         for place, diagonal in enumerate(product.diagonals):
+            spots = slots % product.outputs
             read = (slots + diagonal.giant + diagonal.baby) % product.inputs
-            here = rounding[place, (slots + diagonal.giant) % length]
-            centre += here.real * middle[read]
-            spread += np.abs(here.real) * radius[read] + np.abs(here) * error
-            spread += slack[place] * (np.abs(middle[read]) + radius[read] + error)
-        folded = [part.reshape(-1, product.outputs).sum(axis=0) for part in (centre, spread)]
+            weights[spots, read] = errors[place, (slots + diagonal.giant) % len(slots)]
+            loose[spots, read] = slack[place]
         bias, more = encoding_error(self.biases[layer][None, :], stage.after)
-        total: Reals = np.abs(folded[0] + bias[0].real) + folded[1] + more[0]
-        return total
+        return Rounding(weights, loose, np.abs(bias[0]) + more[0])
 
 
 @dataclass(frozen=True)
@@ -271,21 +293,14 @@ class Batched:
         worst = noise.switching_drift(level).max()
         return np.full(len(self.affines[layer].bias), worst)
 
-    def encoding(self, layer: int, low: Reals, high: Reals, error: float, stage: Stage) -> Reals:
-        """Follow the rounding of every weight; a row of zeros gets one unit, as in the server."""
+    def rounding(self, layer: int, stage: Stage) -> Rounding:
+        """Follow every weight; a row of zeros gets one unit, as in the server."""
         affine = self.affines[layer]
         units = affine.weight * stage.plain
         rounded = np.rint(units)
         rounded[~rounded.any(axis=1), 0] = 1.0
-        rounding = (rounded - units) / stage.plain
-        loose = np.abs(rounding) + ties(units) / stage.plain
-        total: Reals = (
-            np.abs(rounding @ ((high + low) / 2))
-            + loose @ ((high - low) / 2 + error)
-            + ties(units) @ np.abs(high + low) / stage.plain
-            + 1.0 / stage.after
-        )
-        return total
+        bias = np.full(len(affine.bias), 1.0 / stage.after)
+        return Rounding((rounded - units) / stage.plain, ties(units) / stage.plain, bias)
 
 
 def copies(values: Reals, size: int) -> Reals:

@@ -66,8 +66,8 @@ class Plan:
     throughput mode. `start` is the slot of the first answer, `steps` are rotations to the left.
     `error` bounds every output against exact arithmetic except with probability 2^-40;
     `approximation` adds what polynomials in place of other activations do. `calibrated` is an
-    estimate from runs, or None. `witness` holds gain, error and rest of `secure.ckks.witness`, for
-    one answer more than `outputs`.
+    estimate from runs, or None. `witness` holds the numbers of `secure.ckks.witness.Witness`,
+    for one answer more than `outputs`.
     """
 
     mode: str
@@ -108,9 +108,9 @@ class Plan:
         # would have answers released with too little noise.
         least = TAIL * math.sqrt(Noise(self.ring, self.primes, self.special).rounding)
         _demand("error", self.error >= least / self.answer, self.error)
-        for value in self.witness or (0.0, 0.0, 0.0):
+        for value in self.witness or ():
             _demand("witness", math.isfinite(value) and value >= 0, value)
-        _demand("witness", len(self.witness or (0, 0, 0)) == 3, "another number of fields")
+        _demand("witness", len(self.witness or (0, 0, 0, 0)) == 4, "another number of fields")
         for name in ("low", "high"):
             box = getattr(self, name)
             _demand(name, len(box) == self.features and all(map(math.isfinite, box)), len(box))

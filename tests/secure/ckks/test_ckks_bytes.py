@@ -328,7 +328,7 @@ def test_plans_survive_a_journey(compiled):
         ("start", 10**6),
         ("model", b"short"),
         ("witness", [1.0]),
-        ("witness", [float("nan")] * 3),
+        ("witness", [float("nan")] * 4),
         ("release", {"answers": 0, "bits": 30}),
         ("release", {"answers": 10, "bits": 29}),
         ("release", {"answers": 10}),
