@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,16 @@ def forecast_lines(home: Home, silo: str | None, spec: JobSpec | None) -> list[d
 def verification(home: Home, silo: str | None, anchors: Path | None = None) -> dict[str, Any]:
     """Verify the ledgers here against chain, head file, the coordinator's mirror, and anchors.
 
+    The mirror is the coordinator's: at a silo's own home only anchors are known from elsewhere.
     `anchors` is a directory of checkpoints that `tacit ledger anchor` wrote. One that the silo's
     key did not sign, or that the chain does not hold, is an integrity failure.
     """
     if anchors is not None and not anchors.is_dir():
         raise NotFound(f"{anchors}: no such directory", field="against", value=str(anchors))
-    with open_mirror(home) as mirror:
-        heads = mirror.heads()
+    heads: Mapping[str, Head] = {}
+    if home.coordinator.exists():
+        with open_mirror(home) as mirror:
+            heads = mirror.heads()
     lines: list[dict[str, Any]] = []
     first_bad: dict[str, Any] | None = None
     with opened(home, silo) as ledgers:
@@ -180,10 +183,13 @@ def _anchored(home: Home, silo: str, directory: Path) -> list[Head]:
 def recovered(home: Home, silo: str, export: Path | None) -> dict[str, Any]:
     """Bring one silo's ledger up to what the coordinator's mirror, and an export, know of it.
 
+    At a silo's own home, where the mirror is not, the export is all that is known.
     What neither holds is lost: then every account of the ledger is closed for good.
     """
-    with open_mirror(home) as mirror:
-        receipts = {receipt.hash: receipt for receipt in mirror.receipts(silo=silo)}
+    receipts: dict[str, Receipt] = {}
+    if home.coordinator.exists():
+        with open_mirror(home) as mirror:
+            receipts = {receipt.hash: receipt for receipt in mirror.receipts(silo=silo)}
     for number, line in enumerate(export.read_text().splitlines() if export else [], start=1):
         try:
             receipt = Receipt.read(json.loads(line))

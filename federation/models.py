@@ -92,7 +92,7 @@ def _cnn(spec: Mapping[str, Any], input_shape: tuple[int, ...], n_classes: int) 
             allowed=["logistic", "mlp"],
         )
     image = input_shape if len(input_shape) == 3 else (1, *input_shape)
-    layers: list[nn.Module] = [_Image(image)]
+    layers: list[nn.Module] = [Image(image)]
     channels, height, width = image
     for wider in spec["channels"]:
         layers += [nn.Conv2d(channels, wider, 3, padding=1), _activation(spec), nn.AvgPool2d(2)]
@@ -110,7 +110,7 @@ def _cnn(spec: Mapping[str, Any], input_shape: tuple[int, ...], n_classes: int) 
     )
 
 
-class _Image(nn.Module):
+class Image(nn.Module):
     """Give every row its channel dimension."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:

@@ -136,7 +136,7 @@ def load_model(path: Path) -> Model:
     from torch import nn
 
     from federation.documents import read_yaml
-    from federation.models import _Image, build_model
+    from federation.models import Image, build_model
     from federation.schema import Dataset
     from secure.equivariant.errors import BadModel
 
@@ -152,7 +152,7 @@ def load_model(path: Path) -> Model:
         return from_torch(network, shape)  # which refuses it by name
     parts = OrderedDict(network.named_children())
     for name, part in list(parts.items()):
-        if isinstance(part, _Image):  # gives rows their channel; so does sealing
+        if isinstance(part, Image):  # gives rows their channel; so does sealing
             shape = tuple(part.shape)
             del parts[name]
     return from_torch(nn.Sequential(parts), shape)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from federation import engines, lifecycle
-from federation.books import open_ledger, open_mirror
+from federation.books import open_ledger, open_mirror, verification
 from federation.documents import parse
 from federation.errors import BudgetRefused, Missing, PolicyRefused
 from federation.home import Home
@@ -260,6 +260,7 @@ def test_the_silos_own_directory_is_all_that_its_process_needs(
         with apart.parties() as parties:
             facts = parties.facts("breast-cancer")
         assert set(facts) == set(apart.home.silo_names())
+        assert verification(alone, None)["ok"] and not alone.coordinator.exists()
     finally:
         stop(child)
         apart.silos[name] = apart.serve(name)
