@@ -128,6 +128,7 @@ def test_the_proved_error_holds_on_random_networks():
 
 
 @pytest.mark.large
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("part", range(40))
 def test_the_proved_error_holds_on_a_thousand_random_networks(part):
     ratios = [try_random(seed) for seed in range(25 * part, 25 * part + 25)]
@@ -201,6 +202,7 @@ def resident():
 
 
 @pytest.mark.large
+@pytest.mark.timeout(1200)
 def test_memory_stays_flat_over_200_inferences():
     torch.manual_seed(0)
     compiled = compile_network(read(convolution(), (1, 14, 14)), 0.0, 1.0)
