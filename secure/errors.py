@@ -6,9 +6,10 @@
     ├── KeyFileError    SECURE-003  a key or certificate is missing, open, or out of date exit 5
     ├── ExchangeTimeout SECURE-004  a message did not come before its deadline            exit 1
     ├── ExchangeClosed  SECURE-005  the other side has gone                               exit 1
-    ├── BadParameters   SECURE-006  parameters or inputs that cannot be summed safely     exit 2
+    ├── BadParameters   SECURE-006  parameters or inputs that cannot be computed with     exit 2
     ├── TooFewSilos     SECURE-007  fewer silos than the threshold: nothing is opened     exit 1
     ├── RoundRefused    SECURE-008  a step that a round of aggregation must not take      exit 4
+    ├── KeyRetired      SECURE-009  a key has answered as often as it may                 exit 3
     ├── NotVerified     SECURE-020  a proof, receipt, product or quote that does not hold exit 4
     └── MissingExtra    SECURE-021  an optional package is not installed                  exit 5
 
@@ -74,7 +75,7 @@ class ExchangeClosed(SecureError):
 
 
 class BadParameters(SecureError, ValueError):
-    """Parameters or inputs of an aggregation that cannot be summed safely."""
+    """Parameters or inputs that cannot be computed with correctly and safely."""
 
     code = "SECURE-006"
     exit_code = 2
@@ -91,6 +92,13 @@ class RoundRefused(SecureError):
     """A round of aggregation was asked for a step that it must not take."""
 
     code = "SECURE-008"
+
+
+class KeyRetired(SecureError):
+    """A key has released as many answers as its noise was made for."""
+
+    code = "SECURE-009"
+    exit_code = 3
 
 
 class NotVerified(SecureError):
