@@ -13,6 +13,7 @@ denominator and the event that prices them come from one plan.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,8 +195,8 @@ class Sgd:
         whole = self._plan.rows_per_subject if self._plan.unit is Unit.SUBJECT else 1
         units = max(1, most // whole)
         starts = np.flatnonzero(np.diff(owners, prepend=-1))[::units]
-        for start, stop in zip(starts, [*starts[1:], len(owners)], strict=True):
-            yield slice(int(start), int(stop))
+        for start, stop in itertools.pairwise([*starts.tolist(), len(owners)]):
+            yield slice(start, stop)
 
     def _rows_at_once(
         self, features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
@@ -260,17 +261,16 @@ class DpSgd(Sgd):
         return super().state() | kept
 
     def clipped_sum(
-        self, features: Tensor, labels: Tensor, owners: Tensor | None = None
+        self,
+        features: Tensor,
+        labels: Tensor,
+        owners: Tensor | None = None,
+        into: Tensor | None = None,
     ) -> Clipped:
         """Return the sum of the units' clipped gradients, each of norm at most plan.bound."""
-        return self._clipped(features, labels, owners, None)
-
-    def _clipped(
-        self, features: Tensor, labels: Tensor, owners: Tensor | None, total: Tensor | None
-    ) -> Clipped:
         for name, buffer in self._model.named_buffers():
             buffer.copy_(self._buffers[name])
-        return self._clipper(features, labels, owners, into=total)
+        return self._clipper(features, labels, owners, into=into)
 
     def _sample(
         self, n: int, subjects: npt.NDArray[np.int64] | None, source: StepSource
@@ -286,7 +286,7 @@ class DpSgd(Sgd):
 
     def _add(self, features: Tensor, labels: Tensor, owners: Tensor, total: Tensor) -> None:
         alone = self._plan.unit is Unit.RECORD
-        self._clipped(features, labels, None if alone else owners, total)
+        self.clipped_sum(features, labels, None if alone else owners, total)
 
     def _finish(self, total: Tensor, source: StepSource) -> None:
         """Add the noise that the plan's event prices."""

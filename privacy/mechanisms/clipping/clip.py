@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 STABILITY = 0.01
@@ -38,14 +38,9 @@ class Clip:
         """The most by which one unit moves a sum: sqrt(sum_l C_l^2)."""
         return math.hypot(*self.bounds)
 
-    def factors(self, squares: Tensor) -> Tensor:
-        """Return what units are scaled by, float64 [bounds, units], from [layers, units].
-
-        A unit of which any norm is not finite gets zero.
-        """
-        if len(self.bounds) == 1:
-            squares = squares.sum(0, keepdim=True)
-        norms = squares.sqrt()
-        bounds = squares.new_tensor(self.bounds)[:, None]
-        scaled = norms + STABILITY if self.automatic else torch.maximum(norms, bounds)
-        return torch.where(torch.isfinite(squares).all(0), bounds / scaled, 0.0)
+    def factors(self, norms: Sequence[Tensor]) -> list[Tensor]:
+        """Return what units are scaled by, from their norms [units], one of each per bound."""
+        return [
+            bound / (norm + STABILITY if self.automatic else norm.clamp_min(bound))
+            for bound, norm in zip(self.bounds, norms, strict=True)
+        ]

@@ -7,6 +7,7 @@ per position of the output, the gradient is sum_t g_t a_t^T in every group.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -18,6 +19,9 @@ from privacy.mechanisms.clipping.products import products
 from privacy.mechanisms.clipping.recorder import Recorder, Unknown, cut, handles
 
 Sizes = int | Sequence[int]
+
+NARROW = 12
+"""Width below which entries of patches are gathered one by one, which is faster than in lines."""
 
 
 def patches(
@@ -31,6 +35,34 @@ def patches(
     """Return [rows, channels, *sizes] as [rows, groups, positions, in times kernel]."""
     if any(before or after for before, after in padding):
         images = functional.pad(images, [n for pair in reversed(padding) for n in pair])
+    rows, channels, *_ = images.shape
+    if images.shape[-1] < NARROW:
+        index = _index(tuple(images.shape[1:]), *map(tuple, (kernel, stride, dilation)), groups)
+        taken = images.reshape(rows, -1).index_select(1, index.to(images.device))
+        return taken.view(rows, groups, channels // groups * prod(kernel), -1).mT
+    return _strided(images, kernel, stride, dilation, groups)
+
+
+@lru_cache(maxsize=64)
+def _index(
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """Where the patches' entries stand in an image, flat."""
+    image = torch.arange(prod(shape)).view(1, *shape)
+    return _strided(image, kernel, stride, dilation, groups).mT.flatten()
+
+
+def _strided(
+    images: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
     rows, channels, *sizes = images.shape
     of_row, of_channel, *steps = images.stride()
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]

@@ -16,6 +16,7 @@ al. 2022). docs/dp-sgd.md derives every layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from privacy.errors import UnsafeModel
-from privacy.mechanisms.clipping import attention, conv, embedding, linear, norms  # noqa: F401
+from privacy.mechanisms.clipping import attention, conv, embedding, linear, normalisation  # noqa: F401
 from privacy.mechanisms.clipping.clip import Clip
 from privacy.mechanisms.clipping.fallback import Hooked
 from privacy.mechanisms.clipping.parts import Part, Place, merge
@@ -41,7 +42,7 @@ tests agree to the last bit, or to 1e-7 of the clip where a hidden width is no m
 without it they were seen to differ by 1e-4 of the clip.
 """
 
-HELD_AT_ONCE = 1 << 23
+HELD_AT_ONCE = 1 << 24
 """Most numbers that are kept of per-sample gradients; a batch that needs more is cut."""
 
 ROWS_AT_ONCE = 4096
@@ -119,21 +120,24 @@ class Clipper:
         if units is not None and units.most == 1:
             units = None
         parts = self._parts(features, labels, units)
-        squares = total.new_zeros(
-            (len(self._layers), len(labels) if units is None else units.count)
-        )
+        whole = len(self.clip.bounds) == 1
+        squares = [total.new_zeros(len(labels) if units is None else units.count)]
+        squares *= len(self.clip.bounds)
         for part in parts:
-            squares[part.place.layer] += part.squares()
-        squares /= loss_scale**2
-        factors = self.clip.factors(squares)
-        lost = ~torch.isfinite(squares).all(0)
-        if bool(lost.any()):  # zero times a number that is not finite is none
+            layer = 0 if whole else part.place.layer
+            squares[layer] = squares[layer] + part.squares()
+        norms = [s.sqrt() for s in squares]
+        norm = norms[0] if whole else torch.stack(squares).sum(0).sqrt()
+        factors = self.clip.factors(norms)
+        if not math.isfinite(float(norm.sum())):
+            # Such a unit counts as zero; so must its numbers, as zero times infinity is none.
+            lost = ~torch.isfinite(norm)
+            factors = [factor.masked_fill(lost, 0.0) for factor in factors]
             for part in parts:
                 part.drop(lost)
-        factors = factors / loss_scale
         for part in parts:
-            part.add(factors[part.place.layer if len(factors) > 1 else 0], total)
-        return Clipped(total, squares.sum(0).sqrt())
+            part.add(factors[0 if whole else part.place.layer], total)
+        return Clipped(total, norm)
 
     def at_once(self, features: Tensor, labels: Tensor) -> int:
         """How many rows of such a shape one call should take: public, from shapes alone."""

@@ -21,11 +21,11 @@ def linear(recorder: Recorder, input: Tensor, weight: Tensor, bias: Tensor | Non
     of_weight, of_bias = found
     second = recorder.batch_second
     rows = recorder.rows(input, second=second)
-    inputs = rows.reshape(len(rows), 1, -1, rows.shape[-1])
+    inputs = rows.reshape(rows.shape[0], 1, -1, rows.shape[-1])
 
     def parts(gradient: Tensor) -> Iterator[Part]:
         grads = recorder.rows(gradient, second=second)
-        grads = grads.reshape(len(grads), 1, -1, grads.shape[-1])
+        grads = grads.reshape(grads.shape[0], 1, -1, grads.shape[-1])
         return products(recorder, of_weight, of_bias, inputs.__getitem__, grads, inputs.shape[-1])
 
     output = functional.linear(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))

@@ -141,10 +141,9 @@ class RankOne:
 
     def squares(self) -> Tensor:
         """Return |g|^2 |a|^2, and |g|^2 more with a bias."""
-        inputs = self.inputs.square().sum(1)
-        if self.bias is not None:
-            inputs += 1.0
-        return self.grads.square().sum(1) * inputs
+        inputs = torch.linalg.vector_norm(self.inputs, dim=1).square()
+        grads = torch.linalg.vector_norm(self.grads, dim=1).square()
+        return grads * inputs if self.bias is None else grads * (inputs + 1.0)
 
     def add(self, factors: Tensor, total: Tensor) -> None:
         """Add one product of matrices."""

@@ -117,7 +117,7 @@ class Recorder(TorchFunctionMode):
         """Return the rows that count of a tensor that has one entry for every row."""
         if second:  # as in attention, where two dimensions may also be one
             tensor = tensor.reshape(-1, self.computed, tensor.shape[-1]).transpose(0, 1)
-        if tensor.dim() == 0 or len(tensor) != self.computed:
+        if not tensor.dim() or tensor.shape[0] != self.computed:
             raise Unknown(f"gets {list(tensor.shape)}, which does not begin with a batch")
         return tensor[: self._rows].detach()
 
