@@ -93,6 +93,7 @@ class Clipper:
             self._places[id(parameter)] = Place(number, layer, self.size, parameter.numel())
             self.size += parameter.numel()
         self._hooked: Hooked | None = None
+        self._silence_is_right = False
         self._held: dict[tuple[torch.Size, torch.Size], int] = {}
 
     def __call__(
@@ -171,7 +172,21 @@ class Clipper:
                     )
                 if losses.requires_grad:
                     recorder.backward(losses.sum(), self._parameters)
+                if recorder.silent and not self._silence_is_right:
+                    self._hear(features, labels, {p.place.parameter for p in recorder.parts})
                 return merge(recorder.parts)
             except Unknown as error:
                 self._hooked = Hooked(self.model, self._parameters, self._places, str(error))
         return self._hooked.parts(features, labels, self.loss, recorder)
+
+    def _hear(self, features: Tensor, labels: Tensor, heard: set[int]) -> None:
+        """Raise `Unknown` where plain autograd has a gradient of a parameter of no part."""
+        parameters = [*self._parameters.items()]
+        rest = [both for number, both in enumerate(parameters) if number not in heard]
+        total = self.loss(self.model(features), labels, reduction="none").sum()
+        if rest and total.requires_grad:
+            found = torch.autograd.grad(total, [p for _, p in rest], allow_unused=True)
+            for (name, _), gradient in zip(rest, found, strict=True):
+                if gradient is not None:
+                    raise Unknown(f"the gradient of parameter {name} did not arrive")
+        self._silence_is_right = True

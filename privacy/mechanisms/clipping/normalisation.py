@@ -46,7 +46,6 @@ def scaled(
                 yield recorder.written_out(place, summed(terms))
 
     output = normalise(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))
-    recorder.begins(output, input)
     return recorder.watch(output, input, parts)
 
 

@@ -48,12 +48,12 @@ class Units:
         """Owners [rows] are numbers of units from 0, in ascending order."""
         counts = torch.bincount(owners)
         self.owners, self.count, self.most = owners, len(counts), int(counts.max())
-        self._shares = 1.0 / counts[owners]
+        self._shares = 1.0 / counts[owners].double()
         places = torch.arange(self.most, device=owners.device)
         first = counts.cumsum(0) - counts
         # A unit with fewer rows repeats its last one, which then counts for nothing.
         self._index = first[:, None] + torch.minimum(places, counts[:, None] - 1)
-        self._weights = (places < counts[:, None]) / counts[:, None]
+        self._weights = (places < counts[:, None]) / counts[:, None].double()
 
     def mean(self, values: Tensor) -> Tensor:
         """Return every unit's mean of its rows, [rows, size] to [units, size]."""
@@ -78,6 +78,7 @@ class Recorder(TorchFunctionMode):
         self.parts: list[Part] = []
         self.units = units
         self.batch_second = False
+        self.silent = 0  # outputs whose gradient has not arrived
         self.computed = computed
         self._places, self._rows = places, rows
         self._roots: list[Any] = []
@@ -122,9 +123,9 @@ class Recorder(TorchFunctionMode):
         return tensor[: self._rows].detach()
 
     def watch(
-        self, output: Tensor, saved: Tensor, then: Callable[[Tensor], Iterable[Part]]
+        self, output: Tensor, given: Tensor, then: Callable[[Tensor], Iterable[Part]]
     ) -> Tensor:
-        """Call `then` with the output's gradient, once `saved` is known to be unchanged."""
+        """Call `then` with the output's gradient, if the input `given` is unchanged by then."""
         if output.dtype not in EXACT:
             raise UnsafeModel(
                 f"the model computes in {output.dtype}, whose rounding no slack of the clip covers",
@@ -132,25 +133,26 @@ class Recorder(TorchFunctionMode):
                 value=str(output.dtype),
                 allowed=[str(dtype) for dtype in EXACT],
             )
-        todo = [(saved, saved._version, then)]
+        todo = [(given, given._version, then)]
+        shape = output.shape
 
         def arrived(gradient: Tensor) -> None:
             kept, version, make = todo.pop()  # frees what was kept
             if kept._version != version:
-                raise Unknown("has an input that was changed in place afterwards")
-            self.parts.extend(make(gradient))
+                raise Unknown("a layer's input was changed in place afterwards")
+            self.silent -= 1
+            self.parts.extend(make(gradient.reshape(shape)))
 
-        output.register_hook(arrived)
+        whole = _before_changes(output)
+        whole.register_hook(arrived)
+        if not given.requires_grad:  # nothing that is watched is below: backward may end here
+            self._roots.append(get_gradient_edge(whole))
+        self.silent += 1
         return output
 
     def root(self, tensor: Tensor) -> Tensor:
         """Return the tensor such that what is computed from it has a gradient."""
         return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-
-    def begins(self, output: Tensor, given: Tensor) -> None:
-        """Note where backward may end: an output of which only the handler's own input is below."""
-        if not given.requires_grad:
-            self._roots.append(get_gradient_edge(output))
 
     def written_out(self, place: Place, values: Tensor) -> Samples:
         """Gradients of rows as a part, averaged by unit."""
@@ -166,6 +168,13 @@ class Recorder(TorchFunctionMode):
         for name, gradient in zip(parameters, found[begun:], strict=True):
             if gradient is not None:
                 raise Unknown(f"parameter {name} is used in a way that is not known here")
+
+
+def _before_changes(output: Tensor) -> Tensor:
+    """Return what keeps its place in the graph where the output is changed in place: its base."""
+    base = output._base
+    same = base is not None and base.numel() == output.numel() and output.is_contiguous()
+    return base if base is not None and same else output
 
 
 def cut(tensor: Tensor | None, place: Place | None) -> Tensor | None:
