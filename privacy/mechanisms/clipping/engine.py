@@ -115,6 +115,8 @@ class Clipper:
         total = self._zeros(features) if into is None else into
         if len(labels) > ROWS_AT_ONCE:
             raise ValueError(f"{len(labels)} rows at once; at most {ROWS_AT_ONCE}")
+        if math.frexp(loss_scale)[0] != 0.5:  # scaling by anything else would round
+            raise ValueError(f"a loss scale is a power of two, not {loss_scale}")
         if not len(labels):
             return Clipped(total, total.new_zeros(0))
         units = None if owners is None else Units(owners)
@@ -127,8 +129,8 @@ class Clipper:
         for part in parts:
             layer = 0 if whole else part.place.layer
             squares[layer] = squares[layer] + part.squares()
-        norms = [s.sqrt() for s in squares]
-        norm = norms[0] if whole else torch.stack(squares).sum(0).sqrt()
+        norms = [s.sqrt() / loss_scale for s in squares]
+        norm = norms[0] if whole else torch.stack(norms).square().sum(0).sqrt()
         factors = self.clip.factors(norms)
         if not math.isfinite(float(norm.sum())):
             # Such a unit counts as zero; so must its numbers, as zero times infinity is none.
@@ -136,6 +138,7 @@ class Clipper:
             factors = [factor.masked_fill(lost, 0.0) for factor in factors]
             for part in parts:
                 part.drop(lost)
+        factors = [factor / loss_scale for factor in factors]
         for part in parts:
             part.add(factors[0 if whole else part.place.layer], total)
         return Clipped(total, norm)
@@ -161,26 +164,39 @@ class Clipper:
         recorder = Recorder(self._places, rows, rows + more, units)
         if self._hooked is None:
             try:
-                with recorder:
-                    outputs = self.model(features)
-                losses = self.loss(outputs, labels, reduction="none")
-                if losses.dim() == 0 or len(losses) != rows + more:
-                    raise UnsafeModel(
-                        "the loss gives no number for every row, so no row's part can be bounded",
-                        field="loss",
-                        value=list(losses.shape),
-                    )
-                if losses.requires_grad:
-                    recorder.backward(losses.sum(), self._parameters)
-                if recorder.silent and not self._silence_is_right:
-                    self._hear(features, labels, {p.place.parameter for p in recorder.parts})
+                self._watch(features, labels, recorder)
                 return merge(recorder.parts)
             except Unknown as error:
                 self._hooked = Hooked(self.model, self._parameters, self._places, str(error))
         return self._hooked.parts(features, labels, self.loss, recorder)
 
-    def _hear(self, features: Tensor, labels: Tensor, heard: set[int]) -> None:
+    def _watch(self, features: Tensor, labels: Tensor, recorder: Recorder) -> None:
+        with recorder:
+            outputs = self.model(features)
+        losses = self.loss(outputs, labels, reduction="none")
+        if losses.dim() == 0 or len(losses) != len(labels):
+            raise UnsafeModel(
+                "the loss gives no number for every row, so no row's part can be bounded",
+                field="loss",
+                value=list(losses.shape),
+            )
+        if losses.requires_grad:
+            try:
+                recorder.backward(losses.sum(), self._parameters)
+            except Unknown as error:
+                if self.loss(outputs.detach(), labels, reduction="none").requires_grad:
+                    raise UnsafeModel(
+                        "the loss depends on the model's parameters, and not by rows alone; weight "
+                        "decay belongs after the noise",
+                        field="loss",
+                    ) from error
+                raise
+        if recorder.silent and not self._silence_is_right:
+            self._hear(features, labels, recorder.parts)
+
+    def _hear(self, features: Tensor, labels: Tensor, parts: Sequence[Part]) -> None:
         """Raise `Unknown` where plain autograd has a gradient of a parameter of no part."""
+        heard = {place.parameter for part in parts for place in part.places()}
         parameters = [*self._parameters.items()]
         rest = [both for number, both in enumerate(parameters) if number not in heard]
         total = self.loss(self.model(features), labels, reduction="none").sum()

@@ -42,6 +42,7 @@ class Hooked:
             raise self._refusal(f"module {name or 'model'}: {problem}", name or "model")
         try:
             self._model = GradSampleModule(model, loss_reduction="sum")
+            self._model.disable_hooks()
         except (NotImplementedError, ValueError) as error:
             raise self._refusal(str(error), "model") from error
 
@@ -49,7 +50,13 @@ class Hooked:
         self, features: Tensor, labels: Tensor, loss: Callable[..., Tensor], recorder: Recorder
     ) -> list[Part]:
         """Return the gradients of all parameters."""
-        torch.autograd.backward(loss(self._model(features), labels, reduction="none").sum())
+        self._model.enable_hooks()
+        try:
+            torch.autograd.backward(loss(self._model(features), labels, reduction="none").sum())
+        except RuntimeError as error:
+            raise self._refusal(str(error), "model") from error
+        finally:
+            self._model.disable_hooks()
         parts: list[Part] = []
         for name, parameter in self._parameters.items():
             values = getattr(parameter, GRAD_SAMPLE)

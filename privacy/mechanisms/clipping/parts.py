@@ -27,6 +27,7 @@ lose digits to underflow, which `plan` keeps small beside the clip.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -69,6 +70,10 @@ class Part(Protocol):
 
     place: Place
 
+    def places(self) -> list[Place]:
+        """Return the places of all its parameters."""
+        ...
+
     def squares(self) -> Tensor:
         """Return the squared norms, float64 [units]."""
         ...
@@ -90,8 +95,18 @@ class Part(Protocol):
         ...
 
 
+class _Placed:
+    """A part of one parameter."""
+
+    place: Place
+
+    def places(self) -> list[Place]:
+        """Its one place."""
+        return [self.place]
+
+
 @dataclass
-class Samples:
+class Samples(_Placed):
     """Gradients written out, [units, size]."""
 
     place: Place
@@ -136,6 +151,10 @@ class RankOne:
     inputs: Tensor
     grads: Tensor
 
+    def places(self) -> list[Place]:
+        """The weight's, and the bias's if there is one."""
+        return [self.place] if self.bias is None else [self.place, self.bias]
+
     def __post_init__(self) -> None:
         self.inputs, self.grads = self.inputs.double(), self.grads.double()
 
@@ -170,7 +189,7 @@ class RankOne:
 
 
 @dataclass
-class Gram:
+class Gram(_Placed):
     """Gradients sum_t g_it a_it^T, in blocks: inputs [units, blocks, T, in], grads [.., T, out]."""
 
     place: Place
@@ -211,7 +230,7 @@ class Gram:
         return self.inputs.numel() + self.grads.numel()
 
 
-class Words:
+class Words(_Placed):
     """Gradients of an embedding: of each unit only the words that it has, summed per word."""
 
     def __init__(self, place: Place, words: Tensor, grads: Tensor, width: int) -> None:
@@ -252,18 +271,13 @@ class Words:
 
 def merge(parts: list[Part]) -> list[Part]:
     """Write out the gradients of parameters that are used more than once, and add them up."""
-    places = [place for part in parts for place in (part.place, getattr(part, "bias", None))]
-    times: dict[int, int] = {}
-    for place in places:
-        if place is not None:
-            times[place.parameter] = times.get(place.parameter, 0) + 1
+    times = Counter(place.parameter for part in parts for place in part.places())
     if max(times.values(), default=0) < 2:
         return parts
     merged: list[Part] = []
     shared: dict[int, list[Samples]] = {}
     for part in parts:
-        bias = getattr(part, "bias", None)
-        if times[part.place.parameter] < 2 and (bias is None or times[bias.parameter] < 2):
+        if all(times[place.parameter] < 2 for place in part.places()):
             merged.append(part)
             continue
         for sample in part.samples():
