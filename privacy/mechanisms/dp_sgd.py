@@ -156,7 +156,7 @@ class Sgd:
                 total,
             )
         self._finish(total, source)
-        gradient = (total / self._plan.denominator).to(self._flat.dtype)
+        gradient = total.to(self._flat.dtype) / self._plan.denominator
         if self._proximal:
             gradient += self._proximal * (self._flat - self._anchor)
         self._flat.sub_(gradient, alpha=self._learning_rate)

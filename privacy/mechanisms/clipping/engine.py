@@ -45,7 +45,7 @@ without it they were seen to differ by 1e-4 of the clip.
 HELD_AT_ONCE = 1 << 24
 """Most numbers that are kept of per-sample gradients; a batch that needs more is cut."""
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 1024
 """Most rows of one call, for which the slack of the clip is shown."""
 
 
@@ -124,21 +124,24 @@ class Clipper:
             units = None
         parts = self._parts(features, labels, units)
         whole = len(self.clip.bounds) == 1
-        squares = [total.new_zeros(len(labels) if units is None else units.count)]
-        squares *= len(self.clip.bounds)
+        squares: list[Tensor | float] = [0.0] * len(self.clip.bounds)
         for part in parts:
             layer = 0 if whole else part.place.layer
-            squares[layer] = squares[layer] + part.squares()
-        norms = [s.sqrt() / loss_scale for s in squares]
+            squares[layer] = part.squares() + squares[layer]
+        nothing = total.new_zeros(len(labels) if units is None else units.count)
+        norms = [nothing if isinstance(s, float) else s.sqrt() for s in squares]
+        if loss_scale != 1.0:
+            norms = [norm / loss_scale for norm in norms]
         norm = norms[0] if whole else torch.stack(norms).square().sum(0).sqrt()
         factors = self.clip.factors(norms)
+        if loss_scale != 1.0:
+            factors = [factor / loss_scale for factor in factors]
         if not math.isfinite(float(norm.sum())):
             # Such a unit counts as zero; so must its numbers, as zero times infinity is none.
             lost = ~torch.isfinite(norm)
             factors = [factor.masked_fill(lost, 0.0) for factor in factors]
             for part in parts:
                 part.drop(lost)
-        factors = [factor / loss_scale for factor in factors]
         for part in parts:
             part.add(factors[0 if whole else part.place.layer], total)
         return Clipped(total, norm)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from torch import Tensor
 from torch.nn import functional
 
-from privacy.mechanisms.clipping.parts import Part
+from privacy.mechanisms.clipping.parts import Part, RankOne
 from privacy.mechanisms.clipping.products import products
 from privacy.mechanisms.clipping.recorder import Recorder, cut, handles
 
@@ -20,13 +20,16 @@ def linear(recorder: Recorder, input: Tensor, weight: Tensor, bias: Tensor | Non
         return functional.linear(input, weight, bias)
     of_weight, of_bias = found
     second = recorder.batch_second
-    rows = recorder.rows(input, second=second)
-    inputs = rows.reshape(rows.shape[0], 1, -1, rows.shape[-1])
+    inputs = recorder.rows(input, second=second)
 
-    def parts(gradient: Tensor) -> Iterator[Part]:
+    def parts(gradient: Tensor) -> Iterable[Part]:
         grads = recorder.rows(gradient, second=second)
-        grads = grads.reshape(grads.shape[0], 1, -1, grads.shape[-1])
-        return products(recorder, of_weight, of_bias, inputs.__getitem__, grads, inputs.shape[-1])
+        if inputs.dim() == 2 and of_weight is not None and recorder.units is None:
+            return [RankOne(of_weight, of_bias, inputs, grads)]
+        rows, width = inputs.shape[0], inputs.shape[-1]
+        terms = inputs.reshape(rows, 1, -1, width)
+        grads = grads.reshape(rows, 1, -1, grads.shape[-1])
+        return products(recorder, of_weight, of_bias, terms.__getitem__, grads, width)
 
     output = functional.linear(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))
     return recorder.watch(output, input, parts)

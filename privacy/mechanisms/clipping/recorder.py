@@ -120,7 +120,8 @@ class Recorder(TorchFunctionMode):
             tensor = tensor.reshape(-1, self.computed, tensor.shape[-1]).transpose(0, 1)
         if not tensor.dim() or tensor.shape[0] != self.computed:
             raise Unknown(f"gets {list(tensor.shape)}, which does not begin with a batch")
-        return tensor[: self._rows].detach()
+        tensor = tensor.detach()
+        return tensor if self._rows == self.computed else tensor[: self._rows]
 
     def watch(
         self, output: Tensor, given: Tensor, then: Callable[[Tensor], Iterable[Part]]

@@ -431,8 +431,8 @@ def test_a_piece_is_as_large_as_what_is_kept_of_it_allows(monkeypatch: pytest.Mo
 
 
 def test_more_rows_than_the_slack_covers_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most 4096"):
-        Clipper(dense(2, 3), cross_entropy, Clip((1.0,)))(*batch(4097, 2))
+    with pytest.raises(ValueError, match="at most 1024"):
+        Clipper(dense(2, 3), cross_entropy, Clip((1.0,)))(*batch(1025, 2))
 
 
 def test_no_rows_are_no_gradient() -> None:
