@@ -48,7 +48,7 @@ Terms of random signs at T positions are about sqrt(T) times as long as their su
 LONGEST = 1024
 """Products that one matrix product of `Gram` adds up."""
 
-ROOM = 1 << 16
+ROOM = 1 << 17
 """Entries that are converted to float64 at once."""
 
 
