@@ -6,7 +6,7 @@ per position of the output, the gradient is sum_t g_t a_t^T in every group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import prod
 
@@ -95,7 +95,7 @@ def conv(
 ) -> Tensor:
     """Gradient sum_t g_t a_t^T of the weight over patches, sum_t g_t of the bias."""
     kernel = weight.shape[2:]
-    convolve = (torch.conv1d, torch.conv2d, torch.conv3d)[len(kernel) - 1]
+    convolve: Callable[..., Tensor] = (torch.conv1d, torch.conv2d, torch.conv3d)[len(kernel) - 1]
     found = recorder.places(weight, bias)
     if found is None:
         return convolve(input, weight, bias, stride, padding, dilation, groups)

@@ -46,7 +46,7 @@ HELD_AT_ONCE = 1 << 24
 """Most numbers that are kept of per-sample gradients; a batch that needs more is cut."""
 
 ROWS_AT_ONCE = 1024
-"""Most rows of one call, for which the slack of the clip is shown."""
+"""Most rows that one call should take, and most units, for which the clip's slack is shown."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,6 @@ class Clipper:
         two, has that undone before the clip. Raises `UnsafeModel`.
         """
         total = self._zeros(features) if into is None else into
-        if len(labels) > ROWS_AT_ONCE:
-            raise ValueError(f"{len(labels)} rows at once; at most {ROWS_AT_ONCE}")
         if math.frexp(loss_scale)[0] != 0.5:  # scaling by anything else would round
             raise ValueError(f"a loss scale is a power of two, not {loss_scale}")
         if not len(labels):
@@ -122,14 +120,16 @@ class Clipper:
         units = None if owners is None else Units(owners)
         if units is not None and units.most == 1:
             units = None
+        count = len(labels) if units is None else units.count
+        if count > ROWS_AT_ONCE:
+            raise ValueError(f"{count} units at once; at most {ROWS_AT_ONCE}")
         parts = self._parts(features, labels, units)
         whole = len(self.clip.bounds) == 1
         squares: list[Tensor | float] = [0.0] * len(self.clip.bounds)
         for part in parts:
             layer = 0 if whole else part.place.layer
             squares[layer] = part.squares() + squares[layer]
-        nothing = total.new_zeros(len(labels) if units is None else units.count)
-        norms = [nothing if isinstance(s, float) else s.sqrt() for s in squares]
+        norms = [total.new_zeros(count) if isinstance(s, float) else s.sqrt() for s in squares]
         if loss_scale != 1.0:
             norms = [norm / loss_scale for norm in norms]
         norm = norms[0] if whole else torch.stack(norms).square().sum(0).sqrt()

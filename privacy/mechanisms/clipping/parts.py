@@ -8,7 +8,7 @@ Both are in float64 whatever the model computes in.
 What bounds a unit is the norm of what is *added*, not of what would have been added without
 rounding. So a part either holds the gradient itself (`Samples`, `Words`), whose norm is that of
 the very numbers added, or is a product whose error is bounded here (`RankOne`, `Gram`). With
-u = 2^-53, n units in a call, B in a step and C the clip:
+u = 2^-53, n <= 1024 units in a call, B units in a step of at most B / 8 calls, and C the clip:
 
 - `Samples`: norms by blocks of `BLOCK` float32 squares, which cannot cancel, so a relative error
   of at most (BLOCK + 1) 2^-25 < 2e-6, and of d u beyond them.
@@ -18,10 +18,10 @@ u = 2^-53, n units in a call, B in a step and C the clip:
   (M / CANCELLING)^2 keeps that below K u CANCELLING^2 of the square: 1e-6 for K up to 9e5, beyond
   which a layer is not of this kind. The sum adds L = `LONGEST` products at a time and is off by
   L u sum_i f_i M_i <= L u B CANCELLING C, in each of two data sets: 4.6e-6 C for B = 2e5.
-- Sums of n units, then of the B / n calls of a step: (n + B / n) u B C, in each of two data sets:
-  6e-8 C for B = 2e5 and n up to 1024.
+- All: every call adds its sum to a coordinate of the total once, `Gram` once for L products; so
+  sums are off by (n + B / 8) u B C, in each of two data sets: 1.2e-6 C for B = 2e5.
 
-The norm's error and the sum's together stay below `plan.ETA` = 1e-5. Norms below 2^-60 in float32
+The norm's error and the sums' together stay below `plan.ETA` = 1e-5. Norms below 2^-60 in float32
 lose digits to underflow, which `plan` keeps small beside the clip.
 """
 
@@ -117,17 +117,17 @@ class Samples(_Placed):
         whole = self.values.shape[1] // BLOCK * BLOCK
         if self.values.dtype is torch.float64 or not whole:
             return self.values.double().square().sum(1)
-        blocks = self.values[:, :whole].unflatten(1, (-1, BLOCK))
-        squares = torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
+        blocks = self.values[:, :whole].reshape(len(self.values), -1, BLOCK)
+        squares: Tensor = torch.linalg.vector_norm(blocks, dim=2).double().square().sum(1)
         return squares + self.values[:, whole:].double().square().sum(1)
 
     def add(self, factors: Tensor, total: Tensor) -> None:
         """Add the weighted sum of the values."""
         target = self.place.of(total)
-        step = max(1, ROOM // self.place.size)
-        for start in range(0, len(factors), step):
-            some = slice(start, start + step)
-            target.addmv_(self.values[some].double().t(), factors[some])
+        step = max(64, ROOM // len(factors))
+        for start in range(0, self.place.size, step):
+            some = self.values[:, start : start + step].double()
+            target[start : start + step].addmv_(some.t(), factors)
 
     def drop(self, units: Tensor) -> None:
         """Make the gradients of these units zero."""
@@ -248,7 +248,9 @@ class Words(_Placed):
     def add(self, factors: Tensor, total: Tensor) -> None:
         """Add every word's weighted sums to its row."""
         scaled = self._sums * factors[self._owners, None]
-        self.place.of(total).view(self._vocabulary, -1).index_add_(0, self._words, scaled)
+        words, back = torch.unique(self._words, return_inverse=True)
+        sums = scaled.new_zeros((len(words), scaled.shape[1])).index_add_(0, back, scaled)
+        self.place.of(total).view(self._vocabulary, -1).index_add_(0, words, sums)
 
     def drop(self, units: Tensor) -> None:
         """Make the gradients of these units zero."""

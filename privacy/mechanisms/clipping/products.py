@@ -24,7 +24,10 @@ LARGEST = 900_000
 
 
 def ghost_is_cheaper(positions: int, outputs: int, inputs: int) -> bool:
-    """Whether norms from Gram matrices beat gradients that are written out."""
+    """Whether norms from Gram matrices beat gradients that are written out.
+
+    Never at `PASS` positions or more, so that T^2 and T stay small in the errors of `parts`.
+    """
     grams = 2 * positions**2 * (outputs + inputs) + positions * outputs * inputs
     small = inputs + outputs + positions**2 <= LARGEST
     return small and grams < PASS * outputs * inputs

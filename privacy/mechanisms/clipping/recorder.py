@@ -10,7 +10,7 @@ way that nobody here knows: `Recorder.backward` then raises `Unknown`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from privacy.mechanisms.clipping.parts import Part, Place, Samples
 EXACT = (torch.float32, torch.float64)
 """Number formats whose slack is shown."""
 
+Given = TypeVar("Given", Tensor, Tensor | None)
 Handler = Callable[..., Tensor]
 HANDLERS: dict[Callable[..., Any], Handler] = {}
 
@@ -111,7 +112,7 @@ class Recorder(TorchFunctionMode):
         place = self._places.get(id(whole))  # a stretch of a parameter, as attention takes
         if place is None or not whole.is_contiguous():
             return None
-        at = tensor.storage_offset() - whole.storage_offset()
+        at = int(tensor.storage_offset() - whole.storage_offset())
         return place._replace(start=place.start + at, size=tensor.numel())
 
     def rows(self, tensor: Tensor, *, second: bool = False) -> Tensor:
@@ -145,7 +146,7 @@ class Recorder(TorchFunctionMode):
             self.parts.extend(make(gradient.reshape(shape)))
 
         whole = _before_changes(output)
-        whole.register_hook(arrived)
+        whole.register_hook(arrived)  # type: ignore[no-untyped-call]
         if not given.requires_grad:  # nothing that is watched is below: backward may end here
             self._roots.append(get_gradient_edge(whole))
         self.silent += 1
@@ -178,6 +179,6 @@ def _before_changes(output: Tensor) -> Tensor:
     return base if base is not None and same else output
 
 
-def cut(tensor: Tensor | None, place: Place | None) -> Tensor | None:
+def cut(tensor: Given, place: Place | None) -> Given:
     """Return a watched parameter off the graph, any other tensor as it is."""
     return tensor if tensor is None or place is None else tensor.detach()

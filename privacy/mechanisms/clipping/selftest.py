@@ -95,7 +95,7 @@ def _shake(model: nn.Module) -> None:
         for parameter in model.parameters():
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 100
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter += (noise / fan_in**0.5).to(parameter)
+            parameter.add_((noise / fan_in**0.5).to(parameter))
 
 
 def _is_random(model: nn.Module, features: Tensor) -> bool:

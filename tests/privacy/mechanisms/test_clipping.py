@@ -20,7 +20,7 @@ from privacy.errors import UnsafeModel
 from privacy.events import Unit
 from privacy.mechanisms.clipping import engine
 from privacy.mechanisms.dp_sgd import DpSgd, check_model, check_rows_apart
-from privacy.mechanisms.plan import DpSgdPlan
+from privacy.mechanisms.plan import Clipping, DpSgdPlan
 from privacy.mechanisms.randomness import StepSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -182,6 +182,7 @@ def test_a_gradient_of_any_finite_size_is_clipped_in_its_direction(size: float) 
 
 @settings(max_examples=60, deadline=None)
 @given(
+    clipping=st.sampled_from(Clipping),
     n=st.integers(1, 7),
     exponent=st.floats(-3, 3),
     seed=st.integers(0, 10**6),
@@ -190,16 +191,42 @@ def test_a_gradient_of_any_finite_size_is_clipped_in_its_direction(size: float) 
     build=st.sampled_from(MODELS),
 )
 def test_one_row_more_or_less_moves_the_sum_by_at_most_the_clip(
-    n: int, exponent: float, seed: int, clip: float, place: int, build: Callable[[], nn.Module]
+    clipping: Clipping,
+    n: int,
+    exponent: float,
+    seed: int,
+    clip: float,
+    place: int,
+    build: Callable[[], nn.Module],
 ) -> None:
     features, labels = rows(n, 10**exponent, seed)
-    mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
+    terms = plan(clip=clip, clipping=clipping)
+    mechanism = DpSgd(made(build), cross_entropy, terms, learning_rate=1.0)
     with_it = mechanism.clipped_sum(features, labels).total
     stays = torch.arange(n) != place % n
     without = torch.zeros_like(with_it)
     if stays.any():
         without = mechanism.clipped_sum(features[stays], labels[stays]).total
     assert float((with_it - without).norm()) <= clip
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_plan_per_layer_shares_its_clip_so_that_price_and_noise_stay(
+    build: Callable[[], nn.Module],
+) -> None:
+    """Every layer of a huge gradient is at its bound, and together they are at the clip."""
+    features, labels = rows(1, 1e6)
+    terms = plan(clip=0.5, clipping=Clipping.PER_LAYER)
+    assert terms.event == plan(clip=0.5).event
+    model = made(build)
+    mechanism = DpSgd(model, cross_entropy, terms, learning_rate=1.0)
+    total = mechanism.clipped_sum(features, labels).total
+    owners = [name.rpartition(".")[0] for name, _ in model.named_parameters()]
+    parts = total.split([p.numel() for p in model.parameters()])
+    for layer in set(owners):
+        norm = torch.cat([p for p, own in zip(parts, owners, strict=True) if own == layer]).norm()
+        assert float(norm) <= terms.bound / len(set(owners)) ** 0.5 * (1 + 1e-5)
+    assert float(total.norm()) <= 0.5
 
 
 @pytest.mark.parametrize("build", MODELS)

@@ -430,9 +430,11 @@ def test_a_piece_is_as_large_as_what_is_kept_of_it_allows(monkeypatch: pytest.Mo
     assert clipper.at_once(features, labels) == 8
 
 
-def test_more_rows_than_the_slack_covers_are_refused() -> None:
+def test_more_units_than_the_slack_covers_are_refused() -> None:
+    clipper, (features, labels) = Clipper(dense(2, 3), cross_entropy, Clip((1.0,))), batch(1025, 2)
     with pytest.raises(ValueError, match="at most 1024"):
-        Clipper(dense(2, 3), cross_entropy, Clip((1.0,)))(*batch(1025, 2))
+        clipper(features, labels)
+    assert len(clipper(features, labels, torch.zeros(1025, dtype=torch.int64)).norms) == 1
 
 
 def test_no_rows_are_no_gradient() -> None:
