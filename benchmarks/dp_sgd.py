@@ -204,7 +204,7 @@ def peak(step: Step, model: nn.Module) -> float:
 def compare(claims: Claims, name: str, batch: int, quick: bool) -> None:
     """One model at one batch: against plain, against Opacus, memory."""
     build, draw, over_plain, over_opacus, pairs = MODELS[name]
-    pairs = 5 if quick else pairs
+    pairs = 5 if quick else max(6, pairs * 64 // batch)  # as long a look at large batches
     torch.manual_seed(0)
     model, rows, labels = build(), draw(batch), torch.randint(0, CLASSES, (batch,))
     what = f"{name}, batch {batch}"
@@ -219,7 +219,7 @@ def compare(claims: Claims, name: str, batch: int, quick: bool) -> None:
     for mode in MODES:
         try:
             theirs = opacus(mode)(copy.deepcopy(model), rows, labels)
-            clipped, others = paired(private, theirs, max(5, pairs // 3))
+            clipped, others = paired(private, theirs, max(5, pairs // 4))
         except Exception as error:  # what a mode cannot do is told, whatever it raises
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
             claims.absent(f"{what}: Opacus {mode} over ours", "x", None, reason)
