@@ -103,7 +103,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Rows, float, float, int]] = {
     # name: model, rows, at most over plain, at least over Opacus, pairs
     "MLP": (mlp, lambda n: torch.randn(n, 64), 1.6, 5.0, 60),
     "CNN 8x8": (lambda: cnn(8), lambda n: torch.randn(n, 8, 8), 1.6, 1.3, 60),
-    "CNN 28x28": (lambda: cnn(28), lambda n: torch.randn(n, 28, 28), 1.6, 1.3, 30),
+    "CNN 28x28": (lambda: cnn(28), lambda n: torch.randn(n, 28, 28), 1.6, 1.3, 60),
     "transformer": (Encoder, lambda n: torch.randint(0, WORDS, (n, POSITIONS)), 1.5, 1.3, 12),
 }
 
@@ -204,7 +204,7 @@ def peak(step: Step, model: nn.Module) -> float:
 def compare(claims: Claims, name: str, batch: int, quick: bool) -> None:
     """One model at one batch: against plain, against Opacus, memory."""
     build, draw, over_plain, over_opacus, pairs = MODELS[name]
-    pairs = 5 if quick else max(6, pairs * 64 // batch)  # as long a look at large batches
+    pairs = 5 if quick else pairs if batch < 100 else pairs // 2
     torch.manual_seed(0)
     model, rows, labels = build(), draw(batch), torch.randint(0, CLASSES, (batch,))
     what = f"{name}, batch {batch}"
