@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privacy.errors import UnsafeModel
@@ -45,14 +44,13 @@ def check_model(model: nn.Module) -> None:
                 value=kind,
                 allowed=["GroupNorm", "LayerNorm"],
             )
-        if isinstance(module, nn.MultiheadAttention):
-            continue  # known to the clipper, though not to Opacus
-        problems = ModuleValidator.VALIDATORS.get(type(module), lambda _: [])(module)
-        if problems:
+        if isinstance(module, nn.RNNBase) and any(p.requires_grad for p in module.parameters()):
+            kind = type(module).__name__
             raise UnsafeModel(
-                f"module {name or 'model'} has no per-sample gradients: {problems[0]}",
+                f"module {name or 'model'} is a {kind}, which has no per-sample gradients; use "
+                f"attention or convolutions, or opacus.layers.DP{kind}",
                 field=name or "model",
-                value=type(module).__name__,
+                value=kind,
             )
 
 

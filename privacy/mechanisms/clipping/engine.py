@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,11 @@ from torch import Tensor, nn
 from privacy.errors import UnsafeModel
 from privacy.mechanisms.clipping import attention, conv, embedding, linear, normalisation  # noqa: F401
 from privacy.mechanisms.clipping.clip import Clip
-from privacy.mechanisms.clipping.fallback import Hooked
 from privacy.mechanisms.clipping.parts import Part, Place, merge
 from privacy.mechanisms.clipping.recorder import EXACT, Recorder, Units, Unknown
+
+if TYPE_CHECKING:
+    from privacy.mechanisms.clipping.fallback import Hooked
 
 Loss = Callable[..., Tensor]
 """Called as loss(outputs, labels, reduction="none"); gives [rows, ...], summed for each row."""
@@ -170,6 +173,8 @@ class Clipper:
                 self._watch(features, labels, recorder)
                 return merge(recorder.parts)
             except Unknown as error:
+                from privacy.mechanisms.clipping.fallback import Hooked  # Opacus takes seconds
+
                 self._hooked = Hooked(self.model, self._parameters, self._places, str(error))
         return self._hooked.parts(features, labels, self.loss, recorder)
 
