@@ -15,9 +15,10 @@ from sqlalchemy import func, select
 
 from dashboard import reading
 from dashboard.reading import Book
+from federation import approvals as asked
 from federation.home import Home
 from federation.settings import Federation
-from privacy.ledger import Account, AccountTerms, Spend, schema
+from privacy.ledger import Account, AccountTerms, Spend, clock, schema
 from privacy.ledger.balance import Balance, Tally, repeats, used
 from privacy.ledger.filters import Filter, for_terms
 from privacy.ledger.forecast import forecast
@@ -111,13 +112,15 @@ class Overview:
     """A home as it stands.
 
     `elsewhere`: members whose ledgers are not under this home. `silos_per_subject`: the most
-    silos that one person can be in, as the federation declares.
+    silos that one person can be in, as the federation declares. `approvals`: what each silo was
+    asked to let run, and what was answered; a silo's ledger alone says what then ran.
     """
 
     federation: str
     silos: tuple[SiloBooks, ...]
     elsewhere: tuple[str, ...]
     silos_per_subject: int
+    approvals: tuple[asked.Line, ...] = ()
 
     @property
     def accounts(self) -> tuple[AccountLine, ...]:
@@ -139,6 +142,7 @@ def overview(home: Home) -> Overview:
         silos=tuple(_books(home, federation, silo) for silo in here),
         elsewhere=tuple(sorted(set(federation.silos) - set(here))),
         silos_per_subject=federation.max_silos_per_subject or len(federation.silos),
+        approvals=tuple(line for silo in here for line in _approvals(home, silo)),
     )
 
 
@@ -152,6 +156,8 @@ def marks(home: Home) -> Hashable:
     federation = home.federation()
     for silo in home.silo_names():
         files += [home.silo(silo).config, home.silo(silo).head]
+        for request in sorted(home.silo(silo).jobs.glob("*/request.json")):
+            files += [request, request.with_name("approval.json")]
         try:
             with reading.opened(home, silo, federation) as book:
                 head = book.ledger.head()
@@ -161,6 +167,14 @@ def marks(home: Home) -> Hashable:
         except reading.UNREADABLE as error:
             heads.append((silo, -1, reading.unreadable(error)))
     return tuple(heads), tuple(_stamp(file) for file in files)
+
+
+def _approvals(home: Home, silo: str) -> tuple[asked.Line, ...]:
+    """The requests at a silo; none where its settings cannot be read, which its books tell."""
+    try:
+        return asked.lines(home, silo, clock.now())
+    except reading.UNREADABLE:
+        return ()
 
 
 def _stamp(file: Path) -> tuple[int, int]:

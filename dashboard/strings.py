@@ -19,6 +19,13 @@ PROTECTION = {
     "unprotected": "▲ unprotected",
 }
 
+APPROVAL = {
+    "pending": "? nobody has answered",
+    "given": "✓ approved",
+    "refused": "✕ refused",
+    "expired": "▲ approval expired",
+}
+
 HEADLINE = {
     "healthy": "All budgets hold, and every ledger verifies.",
     "at risk": "Every budget holds, but at least one is nearly used up.",
@@ -74,6 +81,12 @@ DOWNLOAD = "Download as CSV"
 RELEASES = "What left the silos"
 ALL_PROTECTED = "Every release so far was protected."
 SOME_UNPROTECTED = "The releases marked unprotected are outside every budget on this page."
+APPROVALS = "What waits for approval, and what was approved"
+APPROVALS_NOTE = (
+    "A signature covers exactly the spec, the code and the quote of one job at one silo. No key is "
+    "here, so none can be given on this page; at the silo:"
+)
+APPROVALS_COMMAND = "tacit job approve JOB --silo SILO --key FILE"
 PEOPLE = "One person in several silos"
 PEOPLE_NOTE = "The largest claims of the silos that one person can be in, added up."
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from dashboard.queries import AccountLine, ReleaseLine
 from dashboard.statuses import Judged, Verdict
-from dashboard.strings import PROTECTION, STATUS
+from dashboard.strings import APPROVAL, PROTECTION, STATUS
 from dashboard.subjects import PersonLine
+from federation import approvals as asked
 
 Row = dict[str, object]
 
@@ -86,6 +87,30 @@ def releases(lines: Iterable[ReleaseLine]) -> list[Row]:
             "what": ", ".join(r.names),
         }
         for r in ordered
+    ]
+
+
+def approvals(lines: Iterable[asked.Line]) -> list[Row]:
+    """One row per request, those that nobody has answered first, then the newest."""
+    waits = ("pending", "expired")
+    newest = sorted(lines, key=lambda line: line.asked, reverse=True)
+    ordered = sorted(newest, key=lambda line: line.state not in waits)
+    return [
+        {
+            "silo": line.silo,
+            "job": line.job,
+            "state": APPROVAL[line.state],
+            "kind": line.kind,
+            "data set": line.dataset,
+            "ε alone": line.epsilon,
+            "at δ": f"{line.delta:g}",
+            "asked (UTC)": moment(line.asked),
+            "by": line.by or " or ".join(line.approvers),
+            "until (UTC)": moment(line.until) if line.until else "",
+            "reason": line.reason,
+            "spec, code and quote": line.about,
+        }
+        for line in ordered
     ]
 
 

@@ -20,9 +20,16 @@ from secure.keys import SigningKey
 
 
 class ExchangeConfig(Block):
-    """Where the federation's exchange is: `tls://HOST:PORT`."""
+    """Where the federation's exchange is: `tls://HOST:PORT`.
+
+    `prefect`, where the coordinator's site has Prefect, is what silos may ask of it; they are asked
+    at their desks only where it is left out.
+    """
 
     url: Annotated[str, Field(pattern=r"^tls://[A-Za-z0-9.\[\]:-]+:[0-9]{1,5}$")]
+    prefect: Annotated[
+        str | None, Field(pattern=r"^https://[A-Za-z0-9.\[\]:-]+:[0-9]{1,5}/api$")
+    ] = None
 
 
 def connect(home: Home, party: str, key: SigningKey) -> NatsConnection:

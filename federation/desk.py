@@ -126,6 +126,8 @@ VERBS: Mapping[str, Verb] = {
     "price": Verb(OfSpec, _price),
     "what_fits": Verb(OfSpec, _what_fits),
     "balance": Verb(OfAccount, _balance),
+    "consider": Verb(Reserve, lambda silo, asked: silo.consider(asked.manifest)),
+    "standing": Verb(OfJob, lambda silo, asked: silo.standing(asked.job)),
     "reserve": Verb(Reserve, lambda silo, asked: _document(silo.reserve(asked.manifest))),
     "start": Verb(Start, lambda silo, asked: _document(silo.start(asked.job, asked.go))),
     "settle": Verb(OfJob, lambda silo, asked: _document(silo.settle(asked.job))),

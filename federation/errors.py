@@ -4,6 +4,7 @@
     ├── BadInput        FED-001  a file, option or field that says something not allowed   exit 2
     ├── NotFound        FED-002  a job, silo, dataset or home that is not there            exit 2
     ├── PolicyRefused   FED-003  a silo's policy does not allow what the job asks          exit 3
+    │   └── ApprovalNeeded  FED-008  it allows it once a person there has approved         exit 3
     ├── BudgetRefused   FED-007  a silo's ledger does not admit what the job costs         exit 3
     ├── IntegrityError  FED-004  a signature, digest or membership does not agree          exit 4
     ├── Missing         FED-005  something needed is not there: an extra, a server, a file exit 5
@@ -66,6 +67,12 @@ class PolicyRefused(FederationError):
     exit_code = 3
 
 
+class ApprovalNeeded(PolicyRefused):
+    """A silo's policy allows the job once a person there has approved it; until then it waits."""
+
+    code = "FED-008"
+
+
 class BudgetRefused(FederationError):
     """A silo's ledger does not admit what the job costs; the message tells what would fit."""
 
@@ -96,7 +103,7 @@ class JobFailed(FederationError):
 
 TacitError = (PrivacyError, SecureError, FederationError)
 
-_WHOLE = (BudgetRefused, PolicyRefused, Refused)
+_WHOLE = (BudgetRefused, PolicyRefused, ApprovalNeeded, Refused)
 """Refusals are made of public facts; of any other error of a silo only code and field cross."""
 
 

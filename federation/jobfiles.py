@@ -4,6 +4,7 @@
     refused.json   why it was refused     secret         of samples and noise, until settlement
     stop           why it ended here      executed.json  what it ran, once that was settled
     fault.log      the owner's to read    dropped.log    messages that were none
+    request.json   what awaits approval   approval.json  what a person said to it, signed
 
 Nothing here decides what is charged alone: the ledger holds the charge and the manifest's digest.
 """
@@ -70,11 +71,8 @@ class JobFiles:
 
     def check_not_refused(self, digest: str) -> None:
         """Raise the refusal again where the manifest of this digest was refused before."""
-        try:
-            document = self._document("refused.json")
-        except NotFound:
-            return
-        if document["digest"] != digest:
+        document = self._there("refused.json")
+        if document is None or document["digest"] != digest:
             return
         said = document["said"]
         message = said.pop("message")
@@ -83,6 +81,31 @@ class JobFiles:
         if document["type"] == PolicyRefused.__name__:
             raise PolicyRefused(message, **said)
         raise IntegrityError(f"this manifest was refused before: {message}", **said)
+
+    def keep_request(self, request: dict[str, Any]) -> None:
+        """Keep what a person is to approve; what was said to another request counts no more."""
+        self._write("request.json", json.dumps(request, indent=1).encode())
+
+    def request(self) -> dict[str, Any] | None:
+        """What a person is to approve, or None."""
+        return self._there("request.json")
+
+    def keep_approval(self, statement: dict[str, Any]) -> None:
+        """Keep a person's signed answer to the request."""
+        self._write("approval.json", json.dumps(statement, indent=1).encode())
+
+    def approval(self) -> dict[str, Any] | None:
+        """The signed answer that was given last, or None."""
+        return self._there("approval.json")
+
+    def withdraw(self) -> None:
+        """Drop a request that nobody waits for any more."""
+        (self._directory / "request.json").unlink(missing_ok=True)
+
+    @property
+    def reserved(self) -> bool:
+        """Whether the job came so far that its reservation was asked of the ledger."""
+        return (self._directory / "manifest.json").exists()
 
     def draw_secret(self) -> None:
         """Draw the secret of the job's samples and noise, unless it was drawn."""
@@ -127,9 +150,8 @@ class JobFiles:
 
     def executed(self) -> Executed | None:
         """What was kept for the settlement."""
-        try:
-            record = self._document("executed.json")
-        except NotFound:
+        record = self._there("executed.json")
+        if record is None:
             return None
         return Executed(Stop(record["stop"]), parse_event(record["event"]), record["released"])
 
@@ -165,6 +187,12 @@ class JobFiles:
         if not isinstance(document, dict):
             raise self._damaged(name)
         return document
+
+    def _there(self, name: str) -> dict[str, Any] | None:
+        try:
+            return self._document(name)
+        except NotFound:
+            return None
 
     def _damaged(self, name: str) -> IntegrityError:
         return IntegrityError(f"{self._directory / name}: not what was written there", field=name)

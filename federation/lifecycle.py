@@ -2,7 +2,8 @@
 
 Each step is a function of the job's record and the parties, does its work once however often it
 is called, and leaves a durable trace before the next begins. Resuming a killed job is calling the
-steps again. `flows.run` puts them on Prefect; nothing here knows of it.
+steps again; so is resuming one that waited for approvals. `flows.run` puts them on Prefect; nothing
+here knows of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from federation import jobs, pricing, statements
+from federation import jobs, pricing, statements, waiting
 from federation.attendance import Attendance
 from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed, Missing
 from federation.jobs.base import FACTS, CoordinatorContext, Outcome, PartyFacts, PartyQuote
@@ -79,25 +80,35 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
 
 
 def reserve(job: Job, parties: Parties, mirror: Mirror) -> None:
-    """Reserve at every silo in the order of names, all or none.
+    """Reserve at every silo in the order of names, all or none, once every silo would let it run.
 
-    A refusal gives the others back and raises `BudgetRefused`, which tells what would fit, or
-    `PolicyRefused`; the job is `refused`.
+    Where a person at a silo has to approve the job first, nothing is reserved anywhere: the job is
+    `waiting`, and this is called again. A refusal gives the others back and raises
+    `BudgetRefused`, which tells what would fit, or `PolicyRefused`; the job is `refused`.
     """
-    if job.status != "created":
+    if job.status not in ("created", "waiting"):
         return
-    manifest = job.document("manifest") or _manifest(job, parties, mirror.heads())
-    if job.document("balances") is None:
+    kept = job.document("manifest") if job.status == "created" else None
+    manifest = kept or _manifest(job, parties, mirror.heads())
+    if kept is None or job.document("balances") is None:
         quoted = manifest["body"]["quotes"]
         job.save("balances", {s: {"before": _balance(job, parties, s)} for s in quoted})
     receipts: dict[str, Any] = {}
     silos = sorted(manifest["body"]["quotes"])
     try:
+        lacking = waiting.lacking(manifest, parties)
+        if lacking:
+            waiting.wait(job, lacking)
+            return
+        if job.status == "waiting":
+            job.update("created")  # what is reserved is reserved for this manifest
         for silo in silos:
             receipt = parties.reserve(silo, manifest)
             mirror.accept(receipt)
             receipts[silo] = receipt.document()
     except Exception as error:
+        if job.status == "waiting" and getattr(error, "field", None) == "policy.hours":
+            raise  # its approvals stand; it can be resumed within the hours
         _end(job, parties, mirror)
         told = _refusal(error, silo, job, parties) if isinstance(error, Refused) else error
         job.update("refused" if getattr(told, "exit_code", 1) == 3 else "failed", error=told)
@@ -129,7 +140,7 @@ def start(job: Job, parties: Parties, mirror: Mirror) -> None:
             mirror.accept(parties.start(silo, job.id, go))
     except Exception as error:
         _end(job, parties, mirror)
-        job.update("failed", error=error)
+        job.update("refused" if getattr(error, "exit_code", 1) == 3 else "failed", error=error)
         raise
     job.update("started")
 

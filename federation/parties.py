@@ -86,6 +86,15 @@ class Parties(ABC):
         balance: dict[str, Any] = self.call(silo, "balance", dataset=dataset, unit=unit.value)
         return balance
 
+    def consider(self, silo: str, manifest: dict[str, Any]) -> None:
+        """Ask one silo whether it would let the job run, budget aside; it raises why not."""
+        self.call(silo, "consider", manifest=manifest)
+
+    def standing(self, silo: str, job: str) -> dict[str, Any]:
+        """Where a request for approval stands at one silo: `{state, open}`."""
+        standing: dict[str, Any] = self.call(silo, "standing", job=job)
+        return standing
+
     def reserve(self, silo: str, manifest: dict[str, Any]) -> Receipt:
         """Ask one silo to reserve."""
         return Receipt.read(self.call(silo, "reserve", manifest=manifest))

@@ -1,38 +1,71 @@
 """What a silo lets jobs do with its data, beside what its ledger lets them spend.
 
-    >>> check(Policy(), silo="north", kind="train", no_privacy=False, exact_evaluation=False)
-    >>> sorted(protections(Policy(), no_privacy=False, exact_evaluation=False))
+    >>> policy = Policy()
+    >>> check(policy, silo="north", kind="train", dataset="heart", leaving={"dp"})
+    >>> sorted(protections(policy, no_privacy=False, exact_evaluation=False))
     ['dp', 'encrypted', 'public']
 
-The defaults allow what is priced and nothing else. What a policy opens beyond that leaves the
-silo `unprotected`: it is logged as such, and the account, the receipts and the model card say
-that the guarantee excludes it.
+The defaults allow what is priced and nothing else. What a policy opens as `unprotected` is logged
+as such, and the account, the receipts and the model card say that the guarantee excludes it.
+
+Every refusal is made of public facts: the policy's own words, the job's spec, declared numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from federation.errors import PolicyRefused
-from federation.spec import Block
+from federation.hours import Hours
+from federation.limits import Count, Within
+from federation.spec import Block, Name, PublicKey
+
+Protection = Literal["dp", "masked", "encrypted", "public", "unprotected"]
 
 
 class Policy(Block):
-    """One silo's rules. `kinds` are the kinds of job that may run here.
+    """One silo's rules. `kinds` are the kinds of job that may run here, on `datasets` (None: all).
 
-    `exact_evaluation` lets exact counts on the test part leave; `no_privacy` lets a job train
-    without differential privacy. `model_packages` names the installed distributions whose models
-    (entry points of group `tacit.models`) may run on this silo's rows.
+    `protections` are those under which something may leave. `unprotected` among them opens both of
+    what follows, which open one thing each: `exact_evaluation` lets exact counts on the test part
+    leave, `no_privacy` lets a job train without differential privacy. `model_packages` names the
+    installed distributions whose models (entry points of group `tacit.models`) may run on this
+    silo's rows.
+
+    A job has at least `minimum_units` declared units over all its silos, and begins within `hours`;
+    one that has begun goes on after them. One whose epsilon here is greater than `approval_above`
+    (0: every job, None: no job) needs the signature of one of the `approvers`, who are persons by
+    name and public key; it holds for `approval_days`.
     """
 
     kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    protections: Annotated[tuple[Protection, ...], Field(min_length=1)] = (
+        "dp",
+        "encrypted",
+        "public",
+    )
     exact_evaluation: bool = False
     no_privacy: bool = False
     model_packages: tuple[str, ...] = ()
+    minimum_units: Count = 1
+    hours: Hours | None = None
+    approval_above: Annotated[float, Within(0, 1000)] | None = None
+    approvers: dict[Name, PublicKey] = Field(default_factory=dict)
+    approval_days: Annotated[int, Within(1, 365)] = 7
+
+    @model_validator(mode="after")
+    def _somebody_can_approve(self) -> Self:
+        if self.approval_above is not None and not self.approvers:
+            raise ValueError("approval_above needs approvers: names, each with a public key")
+        if len(set(self.approvers.values())) < len(self.approvers):
+            raise ValueError("two approvers have the same key; each makes their own")
+        return self
 
 
 class Current:
@@ -60,17 +93,30 @@ def check(
     *,
     silo: str,
     kind: str,
-    no_privacy: bool,
-    exact_evaluation: bool,
+    dataset: str,
+    leaving: Collection[str],
+    no_privacy: bool = False,
+    exact_evaluation: bool = False,
     packages: Sequence[str] = (),
 ) -> None:
-    """Raise `PolicyRefused` where the silo's policy does not allow what the job asks."""
+    """Raise `PolicyRefused` where the silo's policy does not allow what the job asks.
+
+    `leaving`: the protections under which its releases would leave.
+    """
     if kind not in policy.kinds:
         raise PolicyRefused(
             f"silo {silo}: its policy allows jobs of kind {', '.join(policy.kinds)}, not {kind!r}",
             field="kind",
             value=kind,
             allowed=list(policy.kinds),
+        )
+    if policy.datasets is not None and dataset not in policy.datasets:
+        raise PolicyRefused(
+            f"silo {silo}: its policy allows jobs on data set {', '.join(policy.datasets)}, not on "
+            f"{dataset!r}",
+            field="dataset",
+            value=dataset,
+            allowed=list(policy.datasets),
         )
     for package in packages:
         if package not in policy.model_packages:
@@ -81,7 +127,7 @@ def check(
                 value=package,
                 allowed=list(policy.model_packages),
             )
-    if no_privacy and not policy.no_privacy:
+    if no_privacy and not _opens(policy, policy.no_privacy):
         raise PolicyRefused(
             f"silo {silo}: its policy does not allow training without privacy; ask for an epsilon, "
             "or let its owner set policy.no_privacy",
@@ -89,7 +135,7 @@ def check(
             value=True,
             allowed="an epsilon or a noise_multiplier",
         )
-    if exact_evaluation and not policy.exact_evaluation:
+    if exact_evaluation and not _opens(policy, policy.exact_evaluation):
         raise PolicyRefused(
             f"silo {silo}: its policy does not allow exact evaluation; ask for release: dp, or let "
             "its owner set policy.exact_evaluation",
@@ -97,9 +143,52 @@ def check(
             value="exact",
             allowed=["dp", "none"],
         )
+    through = protections(policy, no_privacy=no_privacy, exact_evaluation=exact_evaluation)
+    closed = sorted(set(leaving) - through)
+    if closed:
+        raise PolicyRefused(
+            f"silo {silo}: its policy lets nothing leave under protection {closed[0]!r}, as the "
+            "job would; its owner can name it in policy.protections",
+            field="policy.protections",
+            value=closed[0],
+            allowed=sorted(through),
+        )
+
+
+def check_units(policy: Policy, *, silo: str, units: int) -> None:
+    """Refuse a job on fewer declared units, over all its silos, than the policy asks for."""
+    if units < policy.minimum_units:
+        raise PolicyRefused(
+            f"silo {silo}: its policy asks for at least {policy.minimum_units} declared units over "
+            f"all silos of a job; this one has {units}",
+            field="policy.minimum_units",
+            value=units,
+            allowed=f">= {policy.minimum_units}",
+        )
+
+
+def check_hours(policy: Policy, *, silo: str, now: datetime) -> None:
+    """Refuse a job that would begin outside the policy's hours."""
+    if policy.hours is not None and not policy.hours.contains(now):
+        opens = policy.hours.opens(now)
+        raise PolicyRefused(
+            f"silo {silo}: jobs begin here only {', '.join(policy.hours.open)} "
+            f"({policy.hours.zone}); next from {opens:%Y-%m-%d %H:%M}",
+            field="policy.hours",
+            value=now.isoformat(timespec="minutes"),
+            allowed=list(policy.hours.open),
+        )
 
 
 def protections(policy: Policy, *, no_privacy: bool, exact_evaluation: bool) -> frozenset[str]:
     """The protections that the gate lets through for one job, by what it asked and may have."""
-    opened = (no_privacy and policy.no_privacy) or (exact_evaluation and policy.exact_evaluation)
-    return frozenset({"dp", "encrypted", "public"} | ({"unprotected"} if opened else set()))
+    opened = (no_privacy and _opens(policy, policy.no_privacy)) or (
+        exact_evaluation and _opens(policy, policy.exact_evaluation)
+    )
+    priced = set(policy.protections) - {"unprotected"}
+    return frozenset(priced | ({"unprotected"} if opened else set()))
+
+
+def _opens(policy: Policy, flag: bool) -> bool:
+    """Whether one kind of unprotected release is open: by its own flag, or with all others."""
+    return flag or "unprotected" in policy.protections

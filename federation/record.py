@@ -2,7 +2,8 @@
 
 Statuses, in order: created, reserved, started, coordinated, settled, completed. A refusal ends a
 job as `refused`, a stop as `stopped` and, once settled, `failed`; a person's word as `cancelled`.
-A job whose process died keeps its status and shows as `interrupted` until it is resumed.
+A job is `waiting` while a silo wants an approval; nothing is reserved then. It and a job whose
+process died show as `interrupted` until they are resumed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,11 +107,13 @@ class Job:
         """The status for people: one that nobody is working on is `interrupted`."""
         if self.status in ENDED:
             return self.status
-        with self._lock(wait=False) as mine:
+        with self._lock() as mine:
             return "interrupted" if mine else "running"
 
     def update(self, status: str, error: BaseException | None = None) -> None:
         """Write the next status durably."""
+        if self.status == "waiting":
+            self._record["error"] = None  # what it waited for
         self._record["status"] = status
         if error is not None:
             self._record["error"] = {
@@ -135,20 +139,28 @@ class Job:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Hold the job while its steps run; two processes never drive one job."""
-        with self._lock(wait=False) as mine:
+        with self._lock(patience=1.0) as mine:
             if not mine:
                 raise BadInput(f"job {self.id} is running in another process", field="job")
             yield
 
     @contextlib.contextmanager
-    def _lock(self, *, wait: bool) -> Iterator[bool]:
+    def _lock(self, *, patience: float = 0.0) -> Iterator[bool]:
+        """Whether this process now holds the job; whoever looks holds it for a moment."""
         descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        until = time.monotonic() + patience
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() < until:
+                        time.sleep(0.02)
+                        continue
+                    yield False
+                else:
+                    yield True
+                return
         finally:
             os.close(descriptor)
 

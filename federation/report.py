@@ -9,6 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from federation.approvals import Answer
+from federation.documents import parse
+from federation.errors import BadInput
 from federation.model_card import model_card
 from federation.plots import draw
 from federation.record import Job
@@ -18,7 +21,10 @@ from privacy.ledger.durable import write_durably
 
 
 def result_of(job: Job) -> dict[str, Any]:
-    """The result document of `tacit run`: status, spends, metrics, files and seconds."""
+    """The result document of `tacit run`: status, spends, metrics, files and seconds.
+
+    A job that waits for approvals is `interrupted`; its error says by whom.
+    """
     outcome = job.document("outcome") or {}
     settlement = job.document("settlement") or {}
     balances = job.document("balances") or {}
@@ -26,7 +32,7 @@ def result_of(job: Job) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "kind": job.spec.kind,
-        "status": job.status,
+        "status": "interrupted" if job.status == "waiting" else job.status,
         "error": job.error,
         "silos": {
             silo: {
@@ -40,12 +46,28 @@ def result_of(job: Job) -> dict[str, Any]:
             }
             for silo, line in settlement.items()
         },
+        "approvals": approvals_of(job),
         "metrics": outcome.get("metrics", {}),
         "rounds": outcome.get("rounds", 0),
         "report": _path(job.directory / "report.md"),
         "model": outcome.get("model"),
         "seconds": {"total": timing.get("total"), "rounds": outcome.get("seconds")},
     }
+
+
+def approvals_of(job: Job) -> dict[str, dict[str, str]]:
+    """Who approved a job at which silo, as the receipts of its reservations say."""
+    found = {}
+    for silo, document in (job.document("receipts") or {}).items():
+        statement = Receipt.read(document).data.get("approval")
+        try:
+            answer = parse(statement["body"], Answer, "approval") if statement else None
+        except (BadInput, KeyError, TypeError):  # a silo can write anything into its own ledger
+            answer = None
+        if answer is not None:
+            at = answer.at.isoformat(timespec="seconds")
+            found[silo] = {"by": answer.by, "at": at, "approved": answer.about}
+    return found
 
 
 def publish(job: Job) -> None:
@@ -126,6 +148,14 @@ def _markdown(
     for silo, line in settlement.items():
         head = Receipt.read(line["receipt"]).head
         lines.append(f"| {silo} | {head.seq} | `{head.hash}` |")
+    approvals = approvals_of(job)
+    if approvals:
+        lines += ["", "## Approvals", "", "| silo | approved by | at | spec, code and quote |"]
+        lines += ["|---|---|---|---|"]
+        lines += [
+            f"| {silo} | {line['by']} | {line['at']} | `{line['approved']}` |"
+            for silo, line in approvals.items()
+        ]
     lines += ["", f"Job `{job.id}`, spec `{job.spec.digest()}`.", ""]
     return "\n".join(lines)
 

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from federation.errors import BadInput, NotFound
-from federation.limits import Count, Decay, Delta, Epsilon
+from federation.limits import Count, Decay, Delta, Epsilon, Within
 from federation.policy import Policy
 from federation.schema import Dataset, named
 from federation.separate import refuse_shared_rows
 from federation.spec import Block, Name, digest
+from federation.spec import PublicKey as PublicKey
 from privacy.events import Relation, Unit
-
-PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Sizes(Block):
@@ -208,6 +207,43 @@ class AccountConfig(Block):
     delta0: Decay = 0.0
 
 
+class ProcessIsolation(Block):
+    """A session is a child process with limits; a limit that is not named is not set.
+
+    `user`: who the silo and its sessions run as, where it is started by root. Its network is that
+    of the machine.
+    """
+
+    kind: Literal["process"] = "process"
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = None
+    memory_mib: Annotated[int, Within(512, 10**7)] | None = None
+    cpu_seconds: Count | None = None
+    open_files: Annotated[int, Within(64, 10**6)] | None = None
+
+
+class DockerIsolation(Block):
+    """A session is a container of an image that is named by its digest.
+
+    `network` is one made for this, on which the exchange, and a database where the silo uses one,
+    is all there is. `user`: UID:GID of the owner of the silo's directory, else the silo's own.
+    """
+
+    kind: Literal["docker"]
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./:_-]{0,200}@sha256:[0-9a-f]{64}$")]
+    network: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")]
+    memory_mib: Annotated[int, Within(512, 10**7)]
+    cpus: Annotated[float, Within(0.1, 1024)]
+    processes: Annotated[int, Within(16, 100_000)] = 256
+    user: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}$")] | None = None
+
+    @field_validator("network")
+    @classmethod
+    def _made_for_this(cls, network: str) -> str:
+        if network in ("host", "bridge", "default", "none"):
+            raise ValueError(f"{network!r} is no network of its own; make one that is internal")
+        return network
+
+
 class SiloConfig(Block):
     """One silo's private settings. Relative paths are meant from the file that says them."""
 
@@ -215,6 +251,9 @@ class SiloConfig(Block):
     sources: Annotated[dict[Name, SourceConfig], Field(min_length=1)]
     accounts: Annotated[tuple[AccountConfig, ...], Field(min_length=1)]
     policy: Policy = Policy()
+    isolation: Annotated[ProcessIsolation | DockerIsolation, Field(discriminator="kind")] = (
+        ProcessIsolation()
+    )
     ledger: SecretStr = SecretStr("ledger.db")
     key: Path = Path("key")
 

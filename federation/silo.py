@@ -2,7 +2,8 @@
 
 It obeys signed manifests of installed kinds and nothing else. Before a row is read it has checked
 the manifest, derived the quote again from the spec, asked its own policy and its own ledger, and
-seen the coordinator's go, which carries the reservations of all silos.
+seen the coordinator's go, which carries the reservations of all silos. Where its policy wants a
+person's approval, it has that too.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from federation import jobs, policy, pricing
-from federation.errors import BadInput, IntegrityError, NotFound, TacitError
+from federation.admission import Admission
+from federation.approvals import Approvals
+from federation.errors import ApprovalNeeded, BadInput, IntegrityError, NotFound, TacitError
 from federation.home import Home
 from federation.jobfiles import JobFiles
 from federation.jobs.base import AccountFacts, PartyFacts, PartyQuote, SiloContext
 from federation.listening import Listening
 from federation.manifest import (
-    SKEW,
     Manifest,
-    check_agreed,
     check_go,
-    check_time,
     job_id,
     read_manifest,
     spec_of,
@@ -35,8 +35,8 @@ from federation.membership import Membership
 from federation.release import Gate, held
 from federation.schema import FileSplit
 from federation.settling import RUNNING, Settling, other_manifest
-from federation.spec import JobSpec, digest
-from privacy.ledger import ChargeState, Head, Ledger, Receipt, State, Stop
+from federation.spec import JobSpec
+from privacy.ledger import ChargeState, Ledger, Receipt, State, Stop
 from secure.errors import ExchangeClosed
 from secure.exchange.base import Endpoint
 from secure.keys import SigningKey, verify
@@ -67,6 +67,19 @@ class Silo:
             head=self._paths.head,
             signer=self.key,
             verify=verify,
+        )
+        self.approvals = Approvals(
+            name, self._paths.jobs, self._policy.now, self.ledger, self._membership.terms
+        )
+        self._admission = Admission(
+            name,
+            federation=self._federation,
+            membership=self._membership,
+            rules=self._policy.now,
+            ledger=self.ledger,
+            approvals=self.approvals,
+            quote=self.quote,
+            check_source=self.check_source,
         )
 
     def close(self) -> None:
@@ -114,19 +127,34 @@ class Silo:
         pricing.check_terms(facts)
         return facts, quote
 
+    def consider(self, manifest: dict[str, Any]) -> None:
+        """Check a manifest against policy, and charge nothing: what comes before `reserve`.
+
+        Raises what `reserve` raises but for the budget; `ApprovalNeeded` where a person has to
+        approve the job first, who finds it in this silo's requests from now on.
+        """
+        asked, seal = self._admission.opened(manifest)
+        self._files(asked.job).check_not_refused(seal)
+        if self.ledger.charge(asked.job) is None:
+            self._admission.checked(asked)
+
+    def standing(self, job: str) -> dict[str, Any]:
+        """Where the request for approval of a job stands, and whether it could begin now."""
+        now, rules = datetime.now(UTC), self._policy.now()
+        return {
+            "state": self.approvals.standing(job).state,
+            "open": rules.hours is None or rules.hours.contains(now),
+        }
+
     def reserve(self, manifest: dict[str, Any]) -> Receipt:
         """Check a manifest against policy and ledger, and reserve what the job costs.
 
         Raises `PolicyRefused`, `Refused` (budget), `BadInput` or `IntegrityError`; then nothing
-        is reserved, and the same manifest is refused for good. Once it was reserved, it gets the
-        same receipt again.
+        is reserved, and the same manifest is refused for good; but not for want of an approval
+        (`ApprovalNeeded`). Once it was reserved, it gets the same receipt again.
         """
-        asked, seal = read_manifest(manifest, self._federation.coordinator)
-        check_time(asked, datetime.now(UTC))
-        self._check_agreed(asked)
-        self._check_head(asked)
+        asked, seal = self._admission.opened(manifest)
         files = self._files(asked.job)
-        self.ledger.see_nonce(asked.nonce, seal, asked.expires + SKEW)
         files.check_not_refused(seal)  # even where the nonce was lost: the table is only a memory
         charge = self.ledger.charge(asked.job)
         if charge is not None and charge.digest == seal and charge.state not in _GIVEN_BACK:
@@ -134,17 +162,20 @@ class Silo:
         try:
             return self._reserve(manifest, asked, seal)
         except TacitError as error:
-            if error.exit_code != 5:  # what was not there may be there the next time
+            # What was not there, or not approved, may be the next time.
+            if error.exit_code != 5 and not isinstance(error, ApprovalNeeded):
                 files.refuse(seal, error)
             raise
 
     def end(self, job: str) -> Receipt | None:
         """End a job from outside: a reservation comes back, what was started is settled.
 
-        None where the job was never reserved here; ended before, it is its receipt again.
+        None where the job was never reserved here; ended before, it is its receipt again. Nobody
+        need approve it any more.
         """
         charge = self.ledger.charge(job_id(job))
         if charge is None:
+            self.approvals.withdraw(job)
             return None
         if charge.state in (State.RESERVED, *_GIVEN_BACK):
             return self.ledger.release(job)
@@ -158,6 +189,8 @@ class Silo:
         """
         charge, manifest = self._reserved(job)
         self._check_may_run(charge, manifest)
+        if charge.state is State.RESERVED:  # what has begun goes on at any hour
+            self._admission.check_hours()
         seal = check_go(
             go,
             coordinator=self._federation.coordinator,
@@ -211,16 +244,7 @@ class Silo:
         return self._settling(job).epsilons(self._charge(job))
 
     def _reserve(self, manifest: dict[str, Any], asked: Manifest, seal: str) -> Receipt:
-        spec = spec_of(asked)
-        self._check_policy(spec)
-        self.check_source(spec.dataset)
-        facts, quote, derived = self._derived(spec)
-        stated = asked.quotes.get(self.name)
-        if stated is None or derived != digest(stated.model_dump(mode="json")):
-            raise IntegrityError(
-                f"silo {self.name}: the coordinator's quote is not the one derived here",
-                field="quote",
-            )
+        facts, quote, approval = self._admission.checked(asked)
         if self.ledger.charge(asked.job) is None:
             self._files(asked.job).keep(manifest, facts)
         return self.ledger.reserve(
@@ -231,20 +255,8 @@ class Silo:
             refundable=quote.refundable,
             digest=seal,
             expires=asked.expires,
+            approval=approval,
         )
-
-    def _derived(self, spec: JobSpec) -> tuple[PartyFacts, PartyQuote, str]:
-        """The quote and its digest, where a spec can be priced at all."""
-        try:
-            facts, quote = self.quote(spec)
-            return facts, quote, digest(quote.document())
-        except TacitError:
-            raise
-        except Exception as error:  # numbers so large or so small that arithmetic gives up
-            raise BadInput(
-                f"silo {self.name}: the job cannot be priced ({type(error).__name__})",
-                field="spec",
-            ) from error
 
     def _take_part(self, job: str, endpoint: Endpoint, deadline: float) -> None:
         files = self._files(job)
@@ -313,27 +325,11 @@ class Silo:
         """The receipt of a charge's reservation, from the ledger."""
         return next(self.ledger.entries(after=charge.reserved_at - 1))
 
-    def _check_agreed(self, manifest: Manifest) -> None:
-        self._membership.check_signed()
-        check_agreed(manifest, self._membership)
-
-    def _check_head(self, manifest: Manifest) -> None:
-        """Refuse while this ledger lacks what the coordinator has a receipt of."""
-        known = manifest.heads.get(self.name)
-        if known is not None and not self.ledger.knows(Head(known.entry, known.hash)):
-            raise IntegrityError(
-                f"silo {self.name}: the coordinator has a receipt of entry {known.entry} of this "
-                f"ledger, which is not in it; was a backup restored? tacit ledger recover "
-                f"{self.name} brings it up to date",
-                field="heads",
-                value=known.entry,
-            )
-
     def _check_may_run(self, charge: ChargeState, manifest: Manifest) -> JobSpec:
         """Refuse a job once what all agreed on, this silo's policy or its accounts have changed."""
-        self._check_agreed(manifest)
+        self._admission.check_agreed(manifest)
         spec = spec_of(manifest)
-        self._check_policy(spec)
+        self._admission.check_policy(spec)
         accounts = {account.id for account in self.facts(spec.dataset).accounts}
         if accounts != set(charge.lines):
             raise IntegrityError(
@@ -344,16 +340,6 @@ class Silo:
                 allowed=sorted(accounts),
             )
         return spec
-
-    def _check_policy(self, spec: JobSpec) -> None:
-        policy.check(
-            self._policy.now(),
-            silo=self.name,
-            kind=spec.kind,
-            no_privacy=spec.no_privacy,
-            exact_evaluation=spec.exact_evaluation,
-            packages=spec.packages,
-        )
 
     def _files(self, job: str) -> JobFiles:
         return JobFiles(self._paths.jobs / job_id(job))

@@ -31,6 +31,9 @@ from privacy.events import Unit
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names go into paths and subjects: lower case letters, digits, dot, dash, underscore."""
 
+PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""An Ed25519 public key in hexadecimal."""
+
 
 class Block(BaseModel):
     """A part of a spec: frozen, no unknown field, no NaN or infinity.
@@ -200,6 +203,12 @@ class JobSpec(Block):
     def exact_evaluation(self) -> bool:
         """Whether the job releases exact counts of its test rows."""
         return False
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """The protections under which the job's releases leave a silo."""
+        bare = self.no_privacy or self.exact_evaluation
+        return frozenset({"dp", "unprotected"} if bare else {"dp"})
 
     @property
     def least_silos(self) -> int:

@@ -183,7 +183,9 @@ def automations(coordinator_pool: UUID) -> tuple[AutomationCore, ...]:
             ),
             actions=[
                 ChangeFlowRunState(
+                    name="Crashed",
                     state=StateType.CRASHED,
+                    force=False,
                     message="no sign of life; tacit job resume goes on with its job",
                 )
             ],

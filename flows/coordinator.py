@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -30,10 +29,11 @@ from flows.catalogue import DEPLOYMENTS
 from flows.events import tell_silent
 from flows.pools import COORDINATOR, pool_of
 from flows.setup import setup
+from flows.suspending import wake_approved
 from flows.worker import PAUSE, Unread
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 log = logging.getLogger("tacit.coordinator")
 
@@ -45,6 +45,9 @@ ASK = 4
 
 WATCH = 300.0
 """Seconds between two rounds in which every silo is asked whether it serves."""
+
+APPROVALS = 5.0
+"""Seconds between two looks at whether a job has the approvals that it waits for."""
 
 
 class Drivers(Protocol):
@@ -72,6 +75,7 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
     def __init__(self, drivers: Drivers) -> None:
         super().__init__(pool_of(COORDINATOR), name=COORDINATOR, create_pool_if_not_found=False)
         self._drivers = drivers
+        self._turns: dict[str, int] = {}
 
     async def run(
         self,
@@ -79,16 +83,28 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         configuration: Unread,
         task_status: TaskStatus[int] | None = None,
     ) -> BaseWorkerResult:
-        """Run one flow run in a child, and see to it that the run has an end."""
+        """Run one flow run in a child, and see to it that the run has an end.
+
+        One that was suspended may come again before the child that it left has ended; then the
+        later turn sees to its end.
+        """
         if task_status is not None:
             task_status.started(0)
         key = str(flow_run.id)
         name = (await self.client.read_flow(flow_run.flow_id)).name
         if name in {deployment.flow_name for deployment in DEPLOYMENTS}:
+            turn = self._turns[key] = self._turns.get(key, 0) + 1
+            while self._drivers.at_work(key):
+                await asyncio.sleep(LOOK)
             await asyncio.to_thread(self._drivers.give, key, f"{key} {name}")
             cancelled = await self._watched(flow_run.id)
-            ended = Crashed(message="its process ended first; tacit job list tells how the job is")
-            await self._end(flow_run.id, Cancelled() if cancelled else ended)
+            if self._turns.get(key) == turn:
+                del self._turns[key]
+                if cancelled:  # its flow calls an interruption a crash
+                    ended: State[Any] = Cancelled(message="tacit job resume goes on")
+                else:
+                    ended = Crashed(message="its process ended before it")
+                await self._end(flow_run.id, ended, crashed=cancelled)
         else:
             await self._end(flow_run.id, Failed(message=f"no flow {name!r} is run here"))
         return BaseWorkerResult(identifier=key, status_code=0)
@@ -109,12 +125,17 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
                     self._drivers.interrupt(str(run))
         return cancelled
 
-    async def _end(self, run: UUID, state: Any) -> None:
-        """Give a run this end where it has none; the server may be away for a while."""
+    async def _end(self, run: UUID, state: State[Any], *, crashed: bool = False) -> None:
+        """Give a run this end where it has none, or is only `crashed`; the server may be away.
+
+        One that its job has left suspended is not over, nor is one that starts again after that.
+        """
         while True:
             try:
                 now = (await self.client.read_flow_run(run)).state
-                if now is None or not now.is_final():
+                left = now is not None and (now.is_paused() or now.is_scheduled())
+                unended = now is None or not now.is_final() or (crashed and now.is_crashed())
+                if not left and unended:
                     await self.client.set_flow_run_state(run, state, force=True)
                 return
             except ObjectNotFound:
@@ -126,7 +147,7 @@ class CoordinatorWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
 
 async def serve(home: Home, drivers: Drivers) -> None:
     """Set the server up, then serve the coordinator's pool until cancelled."""
-    watching = asyncio.create_task(_watch(home))
+    watching = asyncio.gather(_watch(home), _wake(home))
     try:
         while True:
             try:
@@ -147,16 +168,27 @@ async def _set_up(home: Home) -> None:
     log.info("set up: %s", ", ".join(changed) or "nothing had to be changed")
 
 
-async def _watch(home: Home, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+async def _watch(home: Home) -> None:
     """Tell of silos whose desk does not answer."""
     while True:
-        await pause(WATCH)
+        await asyncio.sleep(WATCH)
         try:
             for silo in await asyncio.to_thread(silent, home):
                 log.warning("silo %s is silent", silo)
                 tell_silent(silo)
         except TacitError as error:
             log.warning("the silos could not be asked: %s", error)
+
+
+async def _wake(home: Home) -> None:
+    """Start the suspended runs of jobs that were approved; silos are asked only while one waits."""
+    while True:
+        await asyncio.sleep(APPROVALS)
+        try:
+            for job in await asyncio.to_thread(wake_approved, home):
+                log.info("job %s has its approvals and goes on", job)
+        except Exception as error:
+            log.warning("waiting jobs were not looked at: %s", type(error).__name__)
 
 
 def silent(home: Home) -> list[str]:

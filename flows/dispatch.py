@@ -1,6 +1,6 @@
 """Dispatch of a job to its silos: one run of `participate` on each silo's pool, once per drive.
 
-It is the first way to ask a silo to join, never the only one: a silo without a deployment, and
+It is the first way to ask a silo to join, never the only one: a silo without a living worker, and
 every silo where the server does not answer, is asked at its desk, and so is one whose session is
 not heard of. What crosses is the job's id and the digest of its manifest.
 """
@@ -23,7 +23,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import DeploymentStatus, StateType
 from prefect.states import Cancelled
 
 from federation.parties import Parties
@@ -66,12 +66,16 @@ def dispatching(parties: Parties, job: Job) -> Iterator[None]:
 
 
 def _asked(job: str, manifest: str, silos: list[str], runs: list[UUID]) -> set[str]:
-    """Make a run for each silo that has a deployment; each that was made is in `runs`."""
+    """Make a run for each silo whose worker lives; each that was made is in `runs`."""
     asked = set()
     drive = secrets.token_hex(4)
     with get_client(sync_client=True) as client:
         named = FlowFilter(name=FlowFilterName(any_=[PARTICIPATE]))
-        deployments = {d.name: d.id for d in client.read_deployments(flow_filter=named)}
+        deployments = {
+            deployment.name: deployment.id
+            for deployment in client.read_deployments(flow_filter=named)
+            if deployment.status is DeploymentStatus.READY  # a worker has lately looked for work
+        }
         for silo in silos:
             if silo in deployments:
                 run = client.create_flow_run_from_deployment(

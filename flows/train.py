@@ -12,7 +12,7 @@ from federation.home import Home
 from federation.record import Engine, Job
 from federation.training.specs import Spec
 from flows.checking import check
-from flows.run import run_job
+from flows.run import drive
 
 
 @flow(name="train", retries=0, persist_result=False)
@@ -27,4 +27,4 @@ def train(spec: Spec, home: str | None = None, engine: Engine = "embedded") -> A
     where = Home.find(Path(home) if home else None)
     check(where, spec, engine)
     job = Job.create(where, spec, mark=str(flow_run.id)[-8:], engine=engine)
-    return run_job(str(where.root), job.id, return_state=True)
+    return drive(str(where.root), job.id)

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import UUID
 
 from anyio.abc import TaskStatus
 from anyio.from_thread import start_blocking_portal
@@ -21,6 +22,7 @@ from prefect.client.orchestration import get_client
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 from prefect.states import Completed, Failed, Running
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
@@ -33,6 +35,7 @@ from federation.jobfiles import JobFiles
 from federation.manifest import Digest, JobId
 from federation.settling import RUNNING
 from federation.silo import Silo
+from flows import passes
 from flows.pools import PARTICIPATE, pool_of
 from privacy.ledger import Stop
 
@@ -83,6 +86,7 @@ class SiloWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
         self._jobs = home.silo(silo.name).jobs
         self._silo = silo
         self._sessions = sessions
+        self._flows: dict[UUID, str] = {}
 
     async def run(
         self,
@@ -115,8 +119,10 @@ class SiloWorker(BaseWorker[Unread, Any, BaseWorkerResult]):
 
     async def _allowed(self, flow_run: FlowRun) -> str:
         """The job, where this silo's own ledger has started it on this very manifest."""
-        flow = await self.client.read_flow(flow_run.flow_id)
-        if flow.name != PARTICIPATE:
+        if flow_run.flow_id not in self._flows:  # a flow's name never changes
+            flow = await self.client.read_flow(flow_run.flow_id)
+            self._flows[flow_run.flow_id] = flow.name
+        if self._flows[flow_run.flow_id] != PARTICIPATE:
             raise BadInput("a flow that is not run here", field="flow", allowed=PARTICIPATE)
         order = parse(flow_run.parameters, Order, "flow run")
         await asyncio.to_thread(check_started, self._silo, order)
@@ -152,10 +158,13 @@ def working(home: Home, silo: Silo, sessions: Sessions) -> Iterator[None]:
 
 
 async def _serve(home: Home, silo: Silo, sessions: Sessions) -> None:
+    federation = home.federation().name
     while True:
+        own = f"{silo.name}:{passes.make(federation, silo.name, silo.key)}"
         try:
-            await _pool_is_there(pool_of(silo.name))
-            await SiloWorker(home, silo, sessions).start(printer=_nobody)
+            with temporary_settings({PREFECT_API_AUTH_STRING: own}):
+                await _pool_is_there(pool_of(silo.name))
+                await SiloWorker(home, silo, sessions).start(printer=_nobody)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             log.warning("the worker tries again; it stopped with %s", ascii(said[:200]))

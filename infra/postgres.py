@@ -7,6 +7,7 @@ belongs to that user. The server inherits its data directory open, and is told t
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -77,8 +78,11 @@ def prepare(directory: Path, password: str) -> None:
     secret.unlink()
     if made.returncode != 0:
         shutil.rmtree(directory)
+        if "No space left on device" in made.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+        said = " ".join(made.stderr.split())
         raise Missing(
-            f"PostgreSQL cannot make its data directory {data}: {made.stderr.strip()[-300:]}",
+            f"PostgreSQL cannot make its data directory {data}: {said[-300:]}",
             field="postgresql",
             value=str(data),
         )

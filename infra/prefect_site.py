@@ -1,17 +1,15 @@
 """Prefect at a coordinator's site: what was chosen for it once, and who may ask it what.
 
-    coordinator/prefect/site.json     ports, passwords, the database            mode 0600
-    coordinator/prefect/silos.json    the digest of each silo's token
-    silos/NAME/worker.json            the proxy's address and the silo's token  mode 0600
+    coordinator/prefect/site.json     ports, passwords, the database      mode 0600
 
 The server listens on loopback and asks for a password that only the coordinator has. A silo gets
-to it through the proxy (`infra.proxy`), by a token of its own; the site keeps its digest.
+to it through the proxy (`infra.proxy`), whose address `exchange.yaml` says, by a pass that its own
+key has signed.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import secrets
 import time
@@ -20,13 +18,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from federation.access import ExchangeConfig
 from federation.documents import load_yaml
 from federation.errors import Missing
 from federation.home import Home
-from infra import postgres
+from federation.membership import Membership
+from infra import exchange, postgres
 from infra.prefect_server import QUIET, migrated, server_environment, sqlite_url
 from infra.process import free_port
 from privacy.ledger.durable import write_durably
@@ -102,74 +102,49 @@ class Site(BaseModel):
         return ask(self.url, path, body, auth=self.auth)
 
 
-class Way(BaseModel):
-    """How a silo's worker gets to Prefect: the proxy's API, and the silo's own token."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    url: str
-    token: str
-
-    @classmethod
-    def of(cls, home: Home, silo: str) -> Way | None:
-        """The way of a silo, or None where it is asked at its desk only."""
-        try:
-            return cls.model_validate_json(_way(home, silo).read_bytes())
-        except FileNotFoundError:
-            return None
-
-    def environment(self, home: Home, silo: str) -> dict[str, str]:
-        """What a silo's Prefect client needs before Prefect is imported."""
-        return QUIET | {
-            "PREFECT_API_URL": self.url,
-            "PREFECT_API_AUTH_STRING": f"{silo}:{self.token}",
-            "PREFECT_API_SSL_CERT_FILE": str(home.authority),
-            "PREFECT_HOME": str(home.silo(silo).directory / "prefect"),
-            "PREFECT_WORKER_QUERY_SECONDS": str(POLL),
-            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # no browser asks here
-        }
-
-
-def make_way(home: Home, silo: str, url: str) -> str:
-    """Make a silo's token, at the silo, and return the digest of it for `admit`."""
-    way = Way(url=url, token=secrets.token_urlsafe(32))
-    write_durably(_way(home, silo), way.model_dump_json(indent=1).encode())
-    return fingerprint(way.token)
-
-
-def admit(home: Home, silo: str, digest: str) -> None:
-    """Let the silo whose token has this digest ask through the proxy; the one before it no more."""
-    admitted = tokens(home) | {silo: digest}
-    write_durably(_place(home) / "silos.json", json.dumps(admitted, indent=1).encode())
-
-
-def tokens(home: Home) -> dict[str, str]:
-    """The digest of each silo's token."""
-    try:
-        digests: dict[str, str] = json.loads((_place(home) / "silos.json").read_bytes())
-    except FileNotFoundError:
-        return {}
-    return digests
-
-
-def fingerprint(token: str) -> str:
-    """The digest of a token. It has 256 random bits, so a plain hash keeps it."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def silo_environment(home: Home, silo: str) -> dict[str, str] | None:
+    """What a silo's worker needs before Prefect is imported; None where the site has no Prefect."""
+    proxy = load_yaml(home.exchange_file, ExchangeConfig).prefect
+    if proxy is None:
+        return None
+    return QUIET | {
+        "PREFECT_API_URL": proxy,
+        "PREFECT_API_SSL_CERT_FILE": str(home.authority),
+        "PREFECT_HOME": str(home.silo(silo).directory / "prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": str(POLL),
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # no browser asks here
+    }
 
 
 def make_prefect(home: Home) -> Site:
-    """Make what Prefect needs at this home: the site, and a way for each silo that is here."""
+    """Make what Prefect needs at this home, and say in `exchange.yaml` where silos find it."""
     site = Site.make(home)
-    for silo in home.silo_names():
-        if Way.of(home, silo) is None:
-            admit(home, silo, make_way(home, silo, f"https://{host_of(home)}:{site.proxy}/api"))
+    said = load_yaml(home.exchange_file, ExchangeConfig)
+    proxy = f"https://{host_of(home)}:{site.proxy}/api"
+    if said.prefect != proxy:
+        document = said.model_dump(mode="json") | {"prefect": proxy}
+        write_durably(home.exchange_file, yaml.safe_dump(document).encode(), 0o644)
     return site
 
 
+def members(home: Home) -> dict[str, str]:
+    """The public keys of the silos that may ask: members that the exchange knows now.
+
+    A silo that is revoked is neither from that moment on.
+    """
+    known = {path.stem for path in (home.exchange / "users").glob("*.json")}
+    silos = Membership.load(home).terms.silos
+    return {silo: key for silo, key in silos.items() if silo in known}
+
+
 def host_of(home: Home) -> str:
-    """The host of the coordinator's site: the exchange and the proxy listen there."""
-    url = load_yaml(home.exchange_file, ExchangeConfig).url
-    return url.removeprefix("tls://").rpartition(":")[0]
+    """The host of the coordinator's site, where the exchange and the proxy are reached."""
+    return exchange.url(home).removeprefix("tls://").rpartition(":")[0]
+
+
+def listens_at(host: str) -> str:
+    """Where a server that is reached at this host listens: silos may come from outside."""
+    return host if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104
 
 
 def ask(url: str, path: str, body: Any = None, *, auth: str | None = None) -> Any:

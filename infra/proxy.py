@@ -3,10 +3,10 @@
     python -m infra.proxy HOME
 
 Prefect's own API has one password for everything: whoever has it can run, read and change all
-there is. A silo therefore never gets it. It comes here over TLS 1.3, says who it is by its own
-token, and may make the calls that its worker makes, on its own work pool: look at the pool, beat,
-fetch its runs, look at a run's flow and deployment, label it, and say its state. For a run, a
-deployment and a flow the proxy asks the server first which pool it belongs to.
+there is. A silo therefore never gets it. It comes here over TLS 1.3, says who it is by a pass that
+its own key signed, and may make the calls that its worker makes, on its own work pool: look at the
+pool, beat, fetch its runs, look at a run's flow and deployment, label it, and say its state. For a
+run, a deployment and a flow the proxy asks the server first which pool it belongs to.
 
 The address that is asked is built from a rule, never from the caller's; a body is read by a strict
 model and written anew. Events, WebSockets, queries and every other call are refused: `tacit.*` is
@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import logging
 import re
 import ssl
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import httpx
@@ -37,14 +37,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from federation.errors import TacitError
 from federation.home import Home
+from flows import passes
 from flows.pools import pool_of
-from infra.prefect_site import Site, fingerprint, host_of, tokens
+from infra.prefect_site import Site, host_of, listens_at, members
 
 log = logging.getLogger("tacit.proxy")
 
 BODY = 64 << 10
 """The largest body that is read, in bytes; a worker's are far smaller."""
+
+KNOWN = 30.0
+"""Seconds for which it is known that a run, a deployment or a flow is on a pool."""
 
 _ID = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _Text = Annotated[str, Field(max_length=256)]
@@ -110,11 +115,11 @@ Check = Callable[["Proxy", str, str], Awaitable[bool]]
 
 
 async def _run_is_of(proxy: Proxy, pool: str, id: str) -> bool:
-    return await proxy.look(f"/flow_runs/{id}", "work_pool_name") == pool
+    return await proxy.pool_at(f"/flow_runs/{id}") == pool
 
 
 async def _deployment_is_of(proxy: Proxy, pool: str, id: str) -> bool:
-    return await proxy.look(f"/deployments/{id}", "work_pool_name") == pool
+    return await proxy.pool_at(f"/deployments/{id}") == pool
 
 
 async def _flow_is_of(proxy: Proxy, pool: str, id: str) -> bool:
@@ -157,19 +162,27 @@ RULES = (
 
 
 class Proxy:
-    """The rules between silos and one Prefect server; `digests` tells the silos' tokens."""
+    """The rules between a federation's silos and one Prefect server.
 
-    def __init__(self, server: httpx.AsyncClient, digests: Callable[[], Mapping[str, str]]) -> None:
+    `keys` tells the public keys of those who may ask, now.
+    """
+
+    def __init__(
+        self, server: httpx.AsyncClient, federation: str, keys: Callable[[], Mapping[str, str]]
+    ) -> None:
         self.server = server
-        self._digests = digests
+        self._federation = federation
+        self._keys = keys
+        self._owned: dict[tuple[str, str], float] = {}
         self.app: ASGIApp = Starlette(
             routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "PATCH"])]
         )
 
-    async def look(self, path: str, field: str) -> Any:
-        """One field of what the server has at a path; None where it has nothing."""
+    async def pool_at(self, path: str) -> str | None:
+        """The work pool of what the server has at a path."""
         answer = await self.server.get(path)
-        return answer.json().get(field) if answer.status_code == 200 else None
+        found = answer.json().get("work_pool_name") if answer.status_code == 200 else None
+        return None if found is None else str(found)
 
     async def _answer(self, request: Request) -> Response:
         silo = self._silo(request.headers.get("authorization", ""))
@@ -193,17 +206,26 @@ class Proxy:
         kept = {k: v for k, v in answer.headers.items() if k in ("content-type", "retry-after")}
         return Response(answer.content, answer.status_code, kept)
 
+    async def _is_of(self, check: Check, pool: str, id: str) -> bool:
+        """Whether an id passes the check of a pool; that it did is known for a moment."""
+        now = time.monotonic()
+        if self._owned.get((pool, id), 0.0) < now:
+            self._owned = {known: until for known, until in self._owned.items() if until >= now}
+            if not await check(self, pool, id):
+                return False
+            self._owned[pool, id] = now + KNOWN
+        return True
+
     def _silo(self, authorization: str) -> str | None:
-        """Who asks, by the token: `Basic` of `silo:token`, as Prefect's client sends it."""
+        """Who asks, by the pass: `Basic` of `silo:pass`, as Prefect's client sends it."""
         scheme, _, coded = authorization.partition(" ")
         try:
             said = base64.b64decode(coded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            silo, _, word = said.partition(":")
+            good = scheme == "Basic" and passes.read(word, self._federation, self._keys()) == silo
+        except (binascii.Error, UnicodeDecodeError, *TacitError):
             return None
-        silo, _, token = said.partition(":")
-        digest = self._digests().get(silo, "")
-        known = hmac.compare_digest(fingerprint(token), digest)
-        return silo if scheme == "Basic" and known else None
+        return silo if good else None
 
     async def _allowed(self, request: Request, silo: str) -> tuple[str, bytes | None] | None:
         """The path and body to send on, or None where no rule allows the call."""
@@ -218,7 +240,7 @@ class Proxy:
             body = await _read(request, rule.body)
             if (body is None) != (rule.body is None):
                 return None
-            if rule.check is not None and not await rule.check(self, pool, parts["id"]):
+            if rule.check is not None and not await self._is_of(rule.check, pool, parts["id"]):
                 return None
             return rule.path.format(pool=pool, **parts), body
         return None
@@ -256,19 +278,18 @@ def proxy_of(home: Home) -> Proxy:
         timeout=30,
         trust_env=False,
     )
-    return Proxy(client, lambda: tokens(home))
+    return Proxy(client, home.federation().name, lambda: members(home))
 
 
 def listening(home: Home, proxy: Proxy) -> uvicorn.Server:
     """A server for the proxy, with the certificate of the coordinator's site; TLS 1.3 only."""
-    certificates = home.coordinator / "exchange"
     config = uvicorn.Config(
         proxy.app,
-        host=host_of(home),
+        host=listens_at(host_of(home)),
         port=Site.make(home).proxy,
         ws="none",
-        ssl_keyfile=str(certificates / "server.key"),
-        ssl_certfile=str(certificates / "server.pem"),
+        ssl_keyfile=str(home.exchange / "server.key"),
+        ssl_certfile=str(home.exchange / "server.pem"),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,7 +1,7 @@
 """The process of one silo: its ledger, desk and worker here, its sessions in children.
 
-The worker is there where the silo was given a way to Prefect (`worker.json`), in a thread of its
-own; the desk needs no Prefect, and nothing that happens to a worker stops it.
+The worker is there where `exchange.yaml` says that the coordinator's site has Prefect, in a thread
+of its own; the desk needs no Prefect, and nothing that happens to a worker stops it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from federation.access import connect
 from federation.home import Home
 from federation.serving import SiloServer
 from federation.silo import Silo
-from infra.prefect_site import Way
+from infra.prefect_site import silo_environment
 from infra.sessions import ChildSessions
 
 READY = "serving"
@@ -37,9 +37,9 @@ def serve(home: Home, name: str) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     os.umask(0o077)
-    way = Way.of(home, name)
-    if way is not None:
-        os.environ.update(way.environment(home, name))
+    environment = silo_environment(home, name) if home.exchange_file.exists() else None
+    if environment is not None:
+        os.environ.update(environment)
         from flows.worker import working
     logging.basicConfig(
         filename=home.silo(name).directory / "silo.log",
@@ -54,7 +54,7 @@ def serve(home: Home, name: str) -> None:
     try:
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(connect(home, name, silo.key))
-            if way is not None:
+            if environment is not None:
                 stack.enter_context(working(home, silo, sessions))
             logging.info(READY)
             SiloServer(silo, connection, sessions).serve(lambda: running)

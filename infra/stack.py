@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,15 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federation.access import ExchangeConfig
-from federation.documents import load_yaml
 from federation.errors import Missing, TacitError
 from federation.home import Home
 from flows.pools import COORDINATOR, pool_of
-from infra import nats, postgres
-from infra.exchange import make_exchange
-from infra.prefect_server import server_command
-from infra.prefect_site import Site, make_prefect
+from infra import exchange, postgres
+from infra.parts import SILO, part
+from infra.prefect_site import Site, host_of, listens_at, make_prefect
 from infra.process import start, stop, taken
 from privacy.ledger.durable import write_durably
 
@@ -88,7 +86,7 @@ def supervise(home: Home, *, prefect: bool = True) -> None:
         children: dict[str, _Child] = {}
         site = None
         try:
-            make_exchange(home)
+            exchange.make_exchange(home)
             if prefect:
                 site = make_prefect(home)
             _check_ports(home, site)
@@ -142,8 +140,8 @@ def up(home: Home, *, prefect: bool = True) -> None:
     deadline = time.monotonic() + ALLOWANCE
     while time.monotonic() < deadline:
         if supervisor is not None and supervisor.poll() is not None:
-            raise Missing(_last_line(log), field="stack", value=str(log))
-        if running(home) and _serves(examine(home)):
+            raise Missing(_last_line(home, log), field="stack", value=str(log))
+        if running(home) and _serves(home, examine(home)):
             return
         known = _known(home)
         if known is not None:
@@ -183,20 +181,20 @@ def examine(home: Home) -> dict[str, Any]:
     silos = sorted(home.federation().silos)
     lines: dict[str, dict[str, Any]]
     lines = {silo: {"serves": False, "clock_offset": None} for silo in silos}
-    exchange = False
+    answers = False
     if document is not None or home.exchange_file.exists():
         with (
             contextlib.suppress(ExchangeClosed, FileNotFoundError),
             engines.over_exchange(home) as parties,
         ):
-            exchange = True
+            answers = True
             lines = {silo: parties.hello(silo) for silo in silos}
     prefect = _examine_prefect(home) if document is not None and document.get("prefect") else None
     for silo in silos:
         lines[silo]["worker"] = None if prefect is None else _online(home, silo)
     return {
         "supervisor": None if document is None else document["pid"],
-        "exchange": exchange,
+        "exchange": answers,
         "prefect": prefect,
         "silos": lines,
     }
@@ -214,7 +212,7 @@ def _known(home: Home) -> str | None:
             f"{place} away (it holds the history of runs, and no ledger)"
         )
     if re.search(r"No space left on device|database or disk is full|DiskFull", log):
-        return f"the disk that holds {place} is full: make room, then tacit up"
+        return _full(place)
     return None
 
 
@@ -247,28 +245,25 @@ def _online(home: Home, party: str) -> bool:
     return any(worker["status"] == "ONLINE" for worker in found)
 
 
-def _serves(document: dict[str, Any]) -> bool:
-    """Whether every part of a stack that was examined is at work."""
+def _serves(home: Home, document: dict[str, Any]) -> bool:
+    """Whether every part that a supervisor here starts is at work."""
     prefect = document["prefect"]
-    return all(
-        line["serves"] and line["worker"] is not False for line in document["silos"].values()
-    ) and (prefect is None or prefect["worker"])
+    for silo in home.silo_names():
+        line = document["silos"].get(silo)
+        if line is not None and not (line["serves"] and line["worker"] is not False):
+            return False
+    return prefect is None or prefect["worker"]
 
 
 def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
     """How every child is made, in the order of starting; they are stopped in the reverse."""
-    exchange = home.coordinator / "exchange"
     parts: dict[str, Callable[[], _Child]] = {}
 
-    def add(
-        name: str,
-        argv: list[str],
-        log: Path,
-        environment: dict[str, str] | None = None,
-        patience: float = 5.0,
-    ) -> None:
+    def add(name: str, log: Path, patience: float = 5.0) -> None:
+        made = part(home, name)
+
         def begin() -> subprocess.Popen[bytes]:
-            return start(argv, environment=environment or dict(os.environ), log=log)
+            return start(made.argv, environment=made.environment, log=log)
 
         parts[name] = lambda: _Child(begin, patience)
 
@@ -277,24 +272,14 @@ def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
         if site.database == "postgresql":
             parts["postgresql"] = partial(_postgres, place, site)
         # PostgreSQL takes connections by now, so a fresh server finds it.
-        parts["prefect"] = lambda: _Child(
-            lambda: start(
-                server_command(site.server),
-                environment=site.environment(home),
-                log=_server_log(home),
-            )
-        )
-    add("exchange", nats.command(exchange / "nats.json"), exchange / "nats.log")
+        add("prefect", _server_log(home))
+    add("exchange", home.exchange / "nats.log")
     if site is not None:
-        proxy = [sys.executable, "-m", "infra.proxy", str(home.root)]
-        add("proxy", proxy, place / "proxy.log")
-    tacit = str(Path(sys.executable).with_name("tacit"))
+        add("proxy", place / "proxy.log")
     for name in home.silo_names():
-        argv = [tacit, "silo", "serve", name, "--home", str(home.root)]
-        add(f"silo {name}", argv, home.silo(name).directory / "silo.out")
+        add(f"{SILO}{name}", home.silo(name).directory / "silo.out")
     if site is not None:
-        worker = [sys.executable, "-m", "infra.coordinator", str(home.root)]
-        add("coordinator", worker, home.coordinator / "worker.log", patience=20.0)
+        add("coordinator", home.coordinator / "worker.log", patience=20.0)
     return parts
 
 
@@ -310,8 +295,8 @@ def _postgres(place: Path, site: Site) -> _Child:
 
 def _check_ports(home: Home, site: Site | None) -> None:
     """Refuse to start where somebody else holds a port that is written down."""
-    config = load_yaml(home.exchange_file, ExchangeConfig)
-    host, _, port = config.url.removeprefix("tls://").rpartition(":")
+    port = exchange.url(home).rpartition(":")[2]
+    host = listens_at(host_of(home))
     wanted = [("url", host, int(port), home.exchange_file)]
     if site is not None:
         file = home.coordinator / "prefect" / "site.json"
@@ -348,9 +333,16 @@ def _tail(log: Path) -> str:
         return ""
 
 
-def _last_line(log: Path) -> str:
+def _last_line(home: Home, log: Path) -> str:
+    """What a supervisor that ended has said; on a full disk it could not even do that."""
     lines = _tail(log).strip().splitlines()
+    if not lines and shutil.disk_usage(home.root).free < 1 << 20:
+        return _full(home.root)
     return lines[-1] if lines else f"the stack's supervisor ended; see {log}"
+
+
+def _full(place: object) -> str:
+    return f"the disk that holds {place} is full: make room, then tacit up"
 
 
 def _file(home: Home) -> Path:
@@ -387,7 +379,7 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(f"the disk that holds {sys.argv[1]} is full: make room, then tacit up")
+        sys.exit(_full(sys.argv[1]))
 
 
 if __name__ == "__main__":

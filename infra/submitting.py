@@ -16,14 +16,15 @@ from infra.prefect_site import ask
 DRIVE = "life-of-a-job/drive"
 """The deployment that drives a recorded job."""
 
-LOOK = 0.3
+LOOK = 0.5
 """Seconds between two looks at a job that is followed."""
 
-_FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED")
+"""The states in which nobody works on a run."""
 
 
-def hand_over(home: Home, job: Job) -> None:
-    """Ask the coordinator's worker to drive a job; `Missing` where there is no server to ask."""
+def server_of(home: Home) -> tuple[str, str | None]:
+    """The API and the password of the server that has the worker; `Missing` where none runs."""
     server = running_server(home.root)
     if server is None:
         raise Missing(
@@ -31,7 +32,17 @@ def hand_over(home: Home, job: Job) -> None:
             "in this process",
             field="stack",
         )
-    url, auth = server
+    return server
+
+
+def hand_over(home: Home, job: Job) -> None:
+    """Ask the coordinator's worker to drive a job; `Missing` where there is no server to ask.
+
+    A job that was suspended goes on in the same flow run.
+    """
+    url, auth = server_of(home)
+    if wake(home, job):
+        return
     deployment = ask(url, f"/deployments/name/{DRIVE}", auth=auth)
     run = ask(
         url,
@@ -47,6 +58,19 @@ def hand_over(home: Home, job: Job) -> None:
     job.save("flow", {"url": url, "run": run["id"]})
 
 
+def wake(home: Home, job: Job) -> bool:
+    """Start the deployment's run that a job was left suspended in; whether there was one here."""
+    server, left = running_server(home.root), job.document("suspended")
+    if server is None or left is None or not left["deployed"]:
+        return False
+    url, auth = server
+    if _state(url, left["run"], auth) != "PAUSED":
+        return False
+    ask(url, f"/flow_runs/{left['run']}/resume", {}, auth=auth)
+    job.save("flow", {"url": url, "run": left["run"]})
+    return True
+
+
 def handed_over(home: Home, job: Job) -> bool:
     """Hand a job over where there is a worker to drive it; tell whether there is."""
     try:
@@ -59,22 +83,27 @@ def handed_over(home: Home, job: Job) -> bool:
 def follow(home: Home, job: Job) -> dict[str, Any]:
     """Wait for the end of a job that was handed over; its result, or the error that ended it.
 
-    Where its run has ended and left it undriven it can be resumed, and `JobFailed` says so.
+    The result of a job that waits for approvals is `interrupted`. Where its run has ended and left
+    it undriven otherwise it can be resumed, and `JobFailed` says so.
     """
     while True:
-        final = _final(home, job)  # looked at first: a run that ends now has written its last word
         now = Job(home, job.id)
-        if now.status in ENDED and _free(now):
-            if now.status != "completed":
+        if _free(now):
+            over = _over(home, job)  # asked before the record is read: what it says then is last
+            now = Job(home, job.id)
+            if now.status == "completed":
+                return result_of(now)
+            if now.status in ENDED:
                 raise _error(now)
-            return result_of(now)
-        if final and now.status not in ENDED and _free(now):
-            raise JobFailed(
-                f"job {job.id} is interrupted: its run has ended before it; tacit job resume "
-                f"goes on, {home.coordinator / 'drivers.log'} says why",
-                field="job",
-                value=job.id,
-            )
+            if over and _free(now):
+                if now.status == "waiting":
+                    return result_of(now)
+                raise JobFailed(
+                    f"job {job.id} is interrupted: its run has ended before it; tacit job resume "
+                    f"goes on, {home.coordinator / 'drivers.log'} says why",
+                    field="job",
+                    value=job.id,
+                )
         time.sleep(LOOK)
 
 
@@ -85,16 +114,21 @@ def shown_status(job: Job) -> str:
     return "submitted" if waits and shown == "interrupted" else shown
 
 
-def _final(home: Home, job: Job) -> bool:
-    """Whether the job's run has ended; no answer is no end."""
+def _over(home: Home, job: Job) -> bool:
+    """Whether nobody works on the job's run any more; no answer is no end."""
     server, said = running_server(home.root), job.document("flow")
     if server is None or said is None:
         return server is None
+    return _state(server[0], said["run"], server[1]) in _OVER
+
+
+def _state(url: str, run: str, auth: str | None) -> str | None:
+    """The type of a flow run's state, where the server answers."""
     try:
-        state = ask(server[0], f"/flow_runs/{said['run']}", auth=server[1])["state_type"]
+        state: str = ask(url, f"/flow_runs/{run}", auth=auth)["state_type"]
     except Missing:
-        return False
-    return state in _FINAL
+        return None
+    return state
 
 
 def _free(job: Job) -> bool:

@@ -74,6 +74,7 @@ def _body(home: Home) -> None:
     _accounts(judged)
     _behind(overview)
     _releases(overview)
+    _approvals(overview)
     _people(overview)
     if overview.elsewhere:
         st.caption(strings.ELSEWHERE)
@@ -175,6 +176,17 @@ def _releases(overview: queries.Overview) -> None:
     exposed = any(line.protection == "unprotected" for line in overview.releases)
     st.caption(strings.SOME_UNPROTECTED if exposed else strings.ALL_PROTECTED)
     _grid(tables.releases(overview.releases))
+
+
+def _approvals(overview: queries.Overview) -> None:
+    if not overview.approvals:
+        return
+    st.subheader(strings.APPROVALS)
+    st.caption(strings.APPROVALS_NOTE)
+    st.code(strings.APPROVALS_COMMAND, language=None)
+    rows = tables.approvals(overview.approvals)
+    _grid(rows)
+    _download(rows, "approvals")
 
 
 def _people(overview: queries.Overview) -> None:

@@ -89,6 +89,11 @@ class Spec(JobSpec):
         return self.evaluation.release == "exact"
 
     @property
+    def leaving(self) -> frozenset[str]:
+        """Ciphertexts too, where the sum is made of them."""
+        return super().leaving | ({"encrypted"} if self.aggregation.name == "ckks" else set())
+
+    @property
     def least_silos(self) -> int:
         """What the aggregation needs."""
         return self.aggregation.least_silos

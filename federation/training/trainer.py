@@ -52,6 +52,8 @@ class Trainer:
             learning_rate=spec.strategy.learning_rate,
             proximal=spec.strategy.proximal or 0.0,
         )
+        if isinstance(self._mechanism, DpSgd):
+            self._mechanism.self_test(dataset.input_shape, dataset.n_classes)
         self._parts: dict[str, Part] = {}
 
     def train(self, round: int, body: bytes, request: bytes) -> bytes:

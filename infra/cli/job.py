@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli import approvals
 from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ def run(spec: SpecArgument, home: HomeOption = None, json: Json = False) -> None
         loaded = load(spec)
         result = drive(where, lambda: Job.create(where, loaded), quiet=json)
         out.result(result, lambda screen: show_result(result, screen))
-        raise typer.Exit(0 if result["status"] == "completed" else 1)
+        raise typer.Exit(exit_code(result))
 
 
 def resume(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
-    """Go on with a job whose process died: same charge, same releases, no new noise."""
+    """Go on with a job that waited for approval, or whose process died: no second charge."""
     with reporting(json) as out:
         from federation.record import Job
         from flows import stopping
@@ -59,15 +60,16 @@ def resume(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
         else:
             result = drive(where, lambda: job, quiet=json)
         out.result(result, lambda screen: show_result(result, screen))
-        raise typer.Exit(0 if result["status"] == "completed" else 1)
+        raise typer.Exit(exit_code(result))
 
 
 def list_(home: HomeOption = None, json: Json = False) -> None:
-    """List the jobs of this federation, oldest first."""
+    """List the jobs of this federation, oldest first, and what awaits approval here."""
     with reporting(json) as out:
         from federation.record import all_jobs
         from infra.submitting import shown_status
 
+        where = find_home(home)
         rows = [
             {
                 "job_id": job.id,
@@ -75,9 +77,15 @@ def list_(home: HomeOption = None, json: Json = False) -> None:
                 "status": shown_status(job),
                 "created": job.created.isoformat(timespec="seconds"),
             }
-            for job in all_jobs(find_home(home))
+            for job in all_jobs(where)
         ]
-        out.result({"jobs": rows}, lambda screen: _show_rows(rows, screen))
+        requests = approvals.requests(where)
+
+        def text(screen: Console) -> None:
+            _show_rows(rows, screen)
+            approvals.show(requests, screen)
+
+        out.result({"jobs": rows, "approvals": requests}, text)
 
 
 def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
@@ -87,13 +95,25 @@ def show(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
         from federation.report import result_of
         from infra.submitting import shown_status
 
-        job = Job(find_home(home), id)
+        where = find_home(home)
+        requests = [line for line in approvals.requests(where) if line["job_id"] == id]
+        if requests and not (where.jobs / id).exists():  # a silo's own host
+            document: dict[str, Any] = {"job_id": id, "requests": requests}
+            out.result(document, lambda screen: approvals.show(requests, screen))
+            return
+        job = Job(where, id)
         document = result_of(job) | {
             "status": shown_status(job),
             "error": job.error,
             "spec": job.spec.model_dump(mode="json"),
+            "requests": requests,
         }
-        out.result(document, lambda screen: show_result(document, screen))
+
+        def text(screen: Console) -> None:
+            show_result(document, screen)
+            approvals.show(requests, screen)
+
+        out.result(document, text)
 
 
 def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
@@ -103,6 +123,7 @@ def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
         from federation.books import open_mirror
         from federation.record import Job
         from flows import stopping
+        from infra.submitting import wake
 
         where = find_home(home)
         job = Job(where, id)
@@ -121,6 +142,7 @@ def cancel(id: IdArgument, home: HomeOption = None, json: Json = False) -> None:
                 open_mirror(where) as mirror,
             ):
                 lifecycle.cancel(job, parties, mirror)
+            wake(where, job)  # a run that was suspended finds that the job is over
         document = {"job_id": job.id, "status": job.status}
         out.result(document, lambda screen: screen.print(f"{job.id} is {job.status}"))
 
@@ -134,6 +156,7 @@ def register(app: typer.Typer) -> None:
     group.command()(show)
     group.command()(resume)
     group.command()(cancel)
+    approvals.register(group)
     app.add_typer(group, name="job")
 
 
@@ -179,6 +202,11 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
         from federation.lifecycle import fits_text
 
         screen.print(f"Does not fit; {fits_text(document['fits'])}.")
+
+
+def exit_code(result: dict[str, Any]) -> int:
+    """0 where a job completed, 3 where a silo's policy makes it wait, else 1."""
+    return {"completed": 0, "interrupted": 3}.get(result["status"], 1)
 
 
 def show_result(document: dict[str, Any], screen: Console) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.job import SpecArgument, show_result
+from infra.cli.job import SpecArgument, exit_code, show_result
 from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
@@ -54,17 +54,18 @@ def submit(
         from federation.jobs import load
         from federation.record import Job
         from flows.checking import check
-        from infra.submitting import follow, hand_over
+        from infra.submitting import follow, hand_over, server_of
 
         where = find_home(home)
         loaded = load(spec)
+        server_of(where)
         check(where, loaded, "exchange")
         job = Job.create(where, loaded, engine="exchange")
         hand_over(where, job)
         if wait:
             result = follow(where, job)
             out.result(result, lambda screen: show_result(result, screen))
-            return
+            raise typer.Exit(exit_code(result))
         document: dict[str, Any] = {"job_id": job.id, "kind": job.spec.kind}
         out.result(
             document | {"status": "submitted"},

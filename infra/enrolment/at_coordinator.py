@@ -18,7 +18,7 @@ from typing import Any
 
 from federation.access import ExchangeConfig
 from federation.books import open_mirror
-from federation.documents import parse, read_yaml
+from federation.documents import load_yaml, parse, read_yaml
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
 from federation.manifest import SKEW
@@ -173,7 +173,7 @@ def _publish(home: Home) -> Outcome:
                 silo=silo,
                 federation=home.federation_file.read_text(),
                 membership=membership,
-                exchange=ExchangeConfig(url=exchange.url(home)),
+                exchange=load_yaml(home.exchange_file, ExchangeConfig),
                 authority=(home.exchange / "ca.pem").read_text(),
                 certificate=user.certificate,
             )

@@ -155,10 +155,12 @@ class Ledger(Looking):
         refundable: bool,
         digest: str,
         expires: datetime,
+        approval: Mapping[str, Any] | None = None,
     ) -> Receipt:
         """Reserve a job on every account of its sources, or on none (`Refused`).
 
-        `releases`: the names of what may leave on it, and how many of each it pays for. The same
+        `releases`: the names of what may leave on it, and how many of each it pays for. A signed
+        `approval` of the job, where there is one, becomes part of the entry. The same
         key and request answer the same receipt; another request under the key raises `KeyConflict`,
         a key whose reservation was given back `WrongState`.
         """
@@ -181,6 +183,7 @@ class Ledger(Looking):
                 digest=digest,
                 expires=expires,
                 accountant=accountant_version(),
+                approval=approval,
             )
         )
 

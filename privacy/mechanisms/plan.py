@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from privacy.errors import InvalidEvent
 from privacy.events import Event, Gaussian, Poisson, Repeat, Unit
@@ -12,17 +13,26 @@ ETA = 1e-5
 """Relative slack of the clip for the number format.
 
 Gradients are clipped to C (1 - ETA) so that what one unit does to the sum as computed stays
-within C. Rows are float32; norm, scaling and sum are float64, with unit roundoff u = 2^-53. For a
-model of d parameters and a batch of B rows: the computed norm is off by at most a factor
-1 + (d + 2) u, scaling by 1 + 2 u, and the sum of B vectors of norm at most C by B^2 u C, in either
-of the two data sets that are compared. Together at most (d + 4 + 2 B^2) u relative to C, which is
-below 1e-5 for d up to 1e9 and B up to 2e5; a plan beyond either is refused. What this does
-not prove is that a row's float32 gradient is the same to the last bit whatever is computed beside
-it: `BESIDE` in dp_sgd arranges it as far as a matrix library lets itself be arranged.
+within C. Rows are float32; norms, scaling and sums are float64, with unit roundoff u = 2^-53. The
+errors of norms and sums, for up to 1e9 parameters and B = 2e5 rows in a batch, are bounded in
+`clipping.parts` and together below 1e-5 of C; a plan beyond that is refused. What this does not
+prove is that a row's float32 gradient is the same to the last bit whatever is computed beside it:
+`BESIDE` in `clipping.engine` arranges it as far as a matrix library lets itself be arranged.
 """
 
 LARGEST_BATCH = 100_000
 """Largest expected batch, in rows; half of what ETA covers."""
+
+SMALLEST_CLIP = 1e-8
+"""Smallest clip, beside which float32 squares that underflow (2^-60 sqrt(parameters)) are small."""
+
+
+class Clipping(StrEnum):
+    """How a unit's gradient is brought below the clip; see `clipping.clip.Clip`."""
+
+    FLAT = "flat"
+    AUTOMATIC = "automatic"
+    PER_LAYER = "per_layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +42,8 @@ class DpSgdPlan:
     `rate`: probability with which each unit joins a batch. `noise_multiplier`: standard deviation
     of the noise over the clip. `clip`: L2 bound of one unit's part of a sum. `denominator`: the
     expected batch by declared sizes, by which every sum is divided. `rows_per_subject`: most rows
-    of one subject that are used.
+    of one subject that are used. `clipping`: how gradients are brought below the clip; the price
+    is the same, because per layer L bounds of clip / sqrt(L) have sqrt(sum C_l^2) = clip.
     """
 
     unit: Unit
@@ -42,6 +53,7 @@ class DpSgdPlan:
     denominator: float
     steps: int
     rows_per_subject: int = 1
+    clipping: Clipping = Clipping.FLAT
 
     def __post_init__(self) -> None:
         if self.unit is Unit.SILO:
@@ -55,7 +67,7 @@ class DpSgdPlan:
         rules = (
             ("rate", self.rate, 0 < self.rate <= 1, "(0, 1]"),
             ("noise_multiplier", self.noise_multiplier, self.noise_multiplier >= 0, ">= 0"),
-            ("clip", self.clip, self.clip > 0, "> 0"),
+            ("clip", self.clip, self.clip >= SMALLEST_CLIP, f">= {SMALLEST_CLIP:g}"),
             ("denominator", self.denominator, self.denominator > 0, "> 0"),
             ("steps", self.steps, self.steps >= 1, ">= 1"),
             ("rows_per_subject", self.rows_per_subject, self.rows_per_subject >= 1, ">= 1"),

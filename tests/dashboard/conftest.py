@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
+import dashboard
 from federation import plain_yaml
 from federation.home import Home
 from privacy.events import Approximate
 from privacy.ledger import AccountTerms, Ledger, Stop
 from privacy.ledger.mirror import Mirror
 from secure.keys import SigningKey, verify
+
+APP = Path(dashboard.__file__).with_name("app.py")
 
 HEART = {
     "features": {"age": {"type": "number", "bounds": [0, 100]}},
@@ -188,3 +191,19 @@ def forge(path: Path, statement: str, *values: object) -> None:
 @pytest.fixture(name="forge")
 def _forge():
     return forge
+
+
+@pytest.fixture
+def show(monkeypatch):
+    """A function that runs the page on a home and fails on any exception in it."""
+    import streamlit as st
+    from streamlit.testing.v1 import AppTest
+
+    def run(root):
+        monkeypatch.setenv("TACIT_HOME", str(root))
+        st.cache_data.clear()
+        page = AppTest.from_file(str(APP), default_timeout=60).run()
+        assert not page.exception, page.exception
+        return page
+
+    return run

@@ -1,30 +1,8 @@
 """The page itself, run by Streamlit's own test harness on real homes."""
 
 import re
-from pathlib import Path
 
-import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
-
-import dashboard
 from dashboard import strings
-
-APP = Path(dashboard.__file__).with_name("app.py")
-
-
-@pytest.fixture
-def show(monkeypatch):
-    """A function that runs the page on a home and fails on any exception in it."""
-
-    def run(root):
-        monkeypatch.setenv("TACIT_HOME", str(root))
-        st.cache_data.clear()
-        page = AppTest.from_file(str(APP), default_timeout=60).run()
-        assert not page.exception, page.exception
-        return page
-
-    return run
 
 
 def texts(page):

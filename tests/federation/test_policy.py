@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests_jobs_here import spec
 
-from federation.errors import PolicyRefused
-from federation.policy import Current, Policy, check, protections
+from federation.documents import parse
+from federation.errors import BadInput, PolicyRefused
+from federation.hours import Hours
+from federation.policy import Current, Policy, check, check_hours, check_units, protections
 
 
 @pytest.mark.parametrize(
@@ -17,16 +21,99 @@ from federation.policy import Current, Policy, check, protections
         (Policy(), {"exact_evaluation": True}, "evaluation.release"),
         (Policy(no_privacy=True), {"exact_evaluation": True}, "evaluation.release"),
         (Policy(exact_evaluation=True), {"no_privacy": True}, "privacy.none"),
+        (Policy(datasets=("lungs",)), {}, "dataset"),
+        (Policy(protections=("public",)), {}, "policy.protections"),
+        (Policy(), {"leaving": {"masked"}}, "policy.protections"),
+        (Policy(), {"leaving": {"unprotected"}}, "policy.protections"),
+        (Policy(model_packages=("ours",)), {"packages": ["theirs"]}, "model.name"),
     ],
 )
 def test_what_is_not_allowed_is_refused(
     policy: Policy, asked: dict[str, object], field: str
 ) -> None:
-    job = {"kind": "train", "no_privacy": False, "exact_evaluation": False} | asked
-    with pytest.raises(PolicyRefused) as caught:
+    job = {"kind": "train", "dataset": "heart", "leaving": {"dp"}} | asked
+    with pytest.raises(PolicyRefused, match="silo north") as caught:
         check(policy, silo="north", **job)  # type: ignore[arg-type]
     assert caught.value.field == field
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [
+        (Policy(datasets=("heart",)), {}),
+        (Policy(protections=("dp", "masked")), {"leaving": {"dp", "masked"}}),
+        (Policy(no_privacy=True), {"no_privacy": True, "leaving": {"dp", "unprotected"}}),
+        (
+            Policy(protections=("dp", "unprotected")),
+            {"no_privacy": True, "exact_evaluation": True, "leaving": {"unprotected"}},
+        ),
+    ],
+)
+def test_what_is_allowed_passes(policy: Policy, asked: dict[str, object]) -> None:
+    job = {"kind": "train", "dataset": "heart", "leaving": {"dp"}} | asked
+    check(policy, silo="north", **job)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "leaving"),
+    [
+        ({}, {"dp"}),
+        ({"aggregation": {"name": "masked"}}, {"dp"}),
+        ({"aggregation": {"name": "ckks"}}, {"dp", "encrypted"}),
+        ({"evaluation": {"release": "exact"}}, {"dp", "unprotected"}),
+    ],
+)
+def test_a_train_job_says_as_what_its_releases_leave(
+    changes: dict[str, object], leaving: set[str]
+) -> None:
+    assert spec(**changes).leaving == leaving
+
+
+def test_a_job_on_fewer_declared_units_is_refused() -> None:
+    policy = Policy(minimum_units=500)
+    check_units(policy, silo="north", units=500)
+    with pytest.raises(PolicyRefused, match="at least 500 declared units") as caught:
+        check_units(policy, silo="north", units=499)
+    assert (caught.value.value, caught.value.exit_code) == (499, 3)
+
+
+def test_a_job_outside_the_hours_is_told_when_they_begin() -> None:
+    policy = Policy(hours=Hours(zone="Europe/Berlin", open=("mon-fri 20:00-06:00",)))
+    friday = datetime(2026, 11, 27, 19, 0, tzinfo=UTC)  # 20:00
+    check_hours(policy, silo="north", now=friday)
+    check_hours(Policy(), silo="north", now=friday - timedelta(hours=8))
+    with pytest.raises(PolicyRefused, match=r"next from 2026-11-30 20:00") as caught:
+        check_hours(policy, silo="north", now=friday + timedelta(hours=12))
+    assert caught.value.field == "policy.hours" and caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"approval_above": 1.0}, "approvers"),
+        ({"approval_above": 1.0, "approvers": {}}, "approvers"),
+        ({"approval_above": -1.0, "approvers": {"ada": "a" * 64}}, "approval_above"),
+        ({"approvers": {"ada": "a" * 64, "bob": "a" * 64}}, "same key"),
+        ({"approvers": {"ada": "short"}}, "approvers"),
+        ({"approvers": {"Ada Lovelace": "a" * 64}}, "approvers"),
+        ({"protections": ["dp", "hashed"]}, "protections"),
+        ({"datasets": []}, "datasets"),
+        ({"minimum_units": 0}, "minimum_units"),
+        ({"approval_days": 0}, "approval_days"),
+    ],
+)
+def test_a_policy_that_contradicts_itself_is_bad_input(said: dict[str, object], field: str) -> None:
+    with pytest.raises(BadInput, match=field):
+        parse(said, Policy, "policy")
+
+
+def test_settings_written_before_these_fields_existed_mean_what_they_meant() -> None:
+    old = parse({"kinds": ["train"], "exact_evaluation": True, "no_privacy": False}, Policy, "old")
+    closed = {"dp", "encrypted", "public"}
+    assert protections(old, no_privacy=False, exact_evaluation=False) == closed
+    assert protections(old, no_privacy=False, exact_evaluation=True) == closed | {"unprotected"}
+    assert old.hours is None and old.approval_above is None and old.minimum_units == 1
 
 
 def test_unprotected_leaves_only_where_both_job_and_policy_say_so() -> None:

@@ -282,7 +282,7 @@ def test_a_change_of_a_budget(fed: Path, tacit_json: Any) -> None:
 
 
 def test_jobs_that_are_not_there_or_are_over(fed: Path, tacit_json: Any) -> None:
-    assert tacit_json("job", "list", "--home", fed) == {"jobs": []}
+    assert tacit_json("job", "list", "--home", fed) == {"jobs": [], "approvals": []}
     for command in ("show", "resume", "cancel"):
         for name in ("nothing", "../../silos"):
             error = tacit_json("job", command, name, "--home", fed, code=2)["error"]

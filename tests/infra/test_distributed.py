@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from federation import engines, lifecycle
+from federation import engines, lifecycle, waiting
 from federation.books import open_ledger, open_mirror, verification
 from federation.documents import parse
 from federation.errors import BudgetRefused, Missing, PolicyRefused
@@ -23,11 +24,13 @@ from federation.init import init_example
 from federation.record import Job
 from federation.remote import Remote
 from federation.report import publish, result_of
+from federation.silo import Silo
 from federation.training.specs import Spec
 from infra.exchange import make_exchange
 from infra.nats import Server
 from infra.process import start, stop
 from privacy.ledger import State
+from secure.keys import SigningKey
 
 SILOS = 3
 SPEC: dict[str, Any] = {
@@ -148,6 +151,30 @@ def test_a_refusal_comes_back_whole_and_charges_nothing(apart: Apart) -> None:
         apart.drive(
             Job.create(apart.home, spec(privacy={"none": True}, evaluation={"release": "none"}))
         )
+
+
+def test_a_job_waits_for_a_person_at_a_silo_and_goes_on_once_it_is_approved(apart: Apart) -> None:
+    name, ada = apart.home.silo_names()[1], SigningKey.generate()
+    path = apart.home.silo(name).config
+    before = path.read_text()
+    said = yaml.safe_load(before)
+    said["policy"] |= {"approval_above": 0, "approvers": {"ada": ada.public}}
+    path.write_text(yaml.safe_dump(said, sort_keys=False))
+    try:
+        job = Job.create(apart.home, spec())
+        assert apart.drive(job)["status"] == "interrupted"
+        assert job.error and f"silo {name} asks for approval" in job.error["message"]
+        with apart.parties() as parties:
+            assert not waiting.decided(job, parties)
+        there = Silo(apart.home, name)  # beside the silo's own process, as the command opens it
+        there.approvals.answer(job.id, ada)
+        there.close()
+        with apart.parties() as parties:
+            assert waiting.decided(job, parties)
+        result = apart.drive(job)
+        assert result["status"] == "completed" and result["approvals"][name]["by"] == "ada"
+    finally:
+        path.write_text(before)
 
 
 def test_a_silo_that_does_not_answer_is_named(apart: Apart, monkeypatch: Any) -> None:

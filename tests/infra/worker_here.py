@@ -9,7 +9,7 @@ from pathlib import Path
 
 from federation.home import Home
 from federation.silo import Silo
-from infra.prefect_site import Way
+from infra.prefect_site import silo_environment
 
 
 class Noted:
@@ -31,9 +31,9 @@ class Noted:
 
 def main() -> None:
     home, name, notes = Home(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
-    way = Way.of(home, name)
-    assert way is not None
-    os.environ.update(way.environment(home, name))
+    environment = silo_environment(home, name)
+    assert environment is not None
+    os.environ.update(environment)
     from flows.worker import working
 
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, force=True)

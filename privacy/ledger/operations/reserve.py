@@ -36,6 +36,7 @@ def reserve(
     digest: str,
     expires: datetime,
     accountant: str,
+    approval: Mapping[str, Any] | None,
 ) -> Body | int:
     """Reserve on every account, or on none (`Refused`); `Due` before others have expired."""
     payload = canonical.sha256(
@@ -78,7 +79,7 @@ def reserve(
             epsilon = price.filter(rows, account).epsilon(asked.losses)
             raise refusal(seen, balance, asked, epsilon)
         lines[account] = Line(events[account], charge, balance.epsilon).document()
-    return {
+    entry: Body = {
         "kind": "reserve",
         "key": key,
         "job": job,
@@ -90,6 +91,7 @@ def reserve(
         "releases": dict(releases),
         "lines": lines,
     }
+    return entry if approval is None else entry | {"approval": dict(approval)}
 
 
 def release(rows: Rows, *, key: str) -> Body | int:

@@ -462,3 +462,13 @@ def test_receipts_travel_as_plain_data(place, ledger):
     for bad in (None, {}, {**receipt.document(), "more": 1}, {**receipt.document(), "body": "{}"}):
         with pytest.raises(LedgerTampered, match="not a receipt"):
             Receipt.read(bad)
+
+
+def test_an_approval_is_part_of_the_entry_and_an_entry_without_one_is_as_it_was(place, ledger):
+    statement = {"body": {"by": "ada", "about": "d" * 64}, "key": "k", "signature": "s"}
+    approved = place.reserve(ledger, approval=statement)
+    assert approved.data["approval"] == statement
+    assert place.reserve(ledger, approval=statement) == approved  # asked again
+    plain = place.reserve(ledger, "job-2")
+    assert set(approved.data) - set(plain.data) == {"approval"}
+    assert ledger.verify().ok

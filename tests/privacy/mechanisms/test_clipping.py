@@ -18,10 +18,12 @@ from torch.nn.functional import cross_entropy
 
 from privacy.errors import UnsafeModel
 from privacy.events import Unit
-from privacy.mechanisms import dp_sgd
+from privacy.mechanisms.clipping import engine
 from privacy.mechanisms.dp_sgd import DpSgd, check_model, check_rows_apart
-from privacy.mechanisms.plan import DpSgdPlan
+from privacy.mechanisms.plan import Clipping, DpSgdPlan
 from privacy.mechanisms.randomness import StepSource
+
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
 CLASSES = 3
 
@@ -74,10 +76,6 @@ def rows(n: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-def ones(n: int) -> Tensor:
-    return torch.ones(n, dtype=torch.float64)
-
-
 def by_hand(model: nn.Module, features: Tensor, labels: Tensor, bound: float) -> Tensor:
     """Sum of clipped gradients, one backward pass of plain autograd per row."""
     total = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
@@ -113,7 +111,7 @@ def test_the_clipped_sum_is_that_of_autograd_and_of_opacus(
     features, labels = rows(23)
     theirs, reference = copy.deepcopy(made(build)), copy.deepcopy(made(build))
     mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
-    ours = mechanism.clipped_sum(features, labels, ones(23))
+    ours = mechanism.clipped_sum(features, labels).total
     bound = clip * (1 - 1e-5)
     assert ours.dtype == torch.float64
     for other in (
@@ -131,7 +129,7 @@ def test_a_row_below_the_clip_keeps_its_gradient_and_one_above_its_direction(
     whole = by_hand(made(build), features, labels, float("inf"))
     for clip in (float(whole.norm()) * 2, float(whole.norm()) / 2):
         mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
-        ours = mechanism.clipped_sum(features, labels, ones(1))
+        ours = mechanism.clipped_sum(features, labels).total
         expected = whole if clip > whole.norm() else whole / whole.norm() * clip * (1 - 1e-5)
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
 
@@ -143,11 +141,11 @@ def test_no_row_counts_for_more_than_the_clip_and_none_spoils_another(
 ) -> None:
     features, labels = rows(6)
     mechanism = DpSgd(made(build), cross_entropy, plan(clip=0.5), learning_rate=1.0)
-    kept = mechanism.clipped_sum(features, labels, ones(6))
+    kept = mechanism.clipped_sum(features, labels).total
     for place in (0, 3, 6):
         worse = torch.cat([features[:place], torch.full((1, 8, 8), bad), features[place:]])
         more = torch.cat([labels[:place], torch.tensor([1]), labels[place:]])
-        total = mechanism.clipped_sum(worse, more, ones(7))
+        total = mechanism.clipped_sum(worse, more).total
         assert torch.isfinite(total).all()
         assert float((total - kept).norm()) <= 0.5
 
@@ -159,13 +157,13 @@ def test_a_rows_part_does_not_depend_on_what_is_computed_beside_it(
     """Unless rows are filled up to eights, rounding moves parts by up to 1e-4 of the clip."""
     features, labels = rows(33, 1000.0)
     mechanism = DpSgd(made(build), cross_entropy, plan(), learning_rate=1.0)
-    alone = [mechanism.clipped_sum(features[[i]], labels[[i]], ones(1)) for i in range(33)]
+    alone = [mechanism.clipped_sum(features[[i]], labels[[i]]).total for i in range(33)]
     for n in (2, 3, 4, 5, 8, 9, 16, 31, 33):
+        whole = mechanism.clipped_sum(features[:n], labels[:n]).total
         for place in (0, n // 2, n - 1):
-            only = torch.zeros(n, dtype=torch.float64)
-            only[place] = 1.0
-            among = mechanism.clipped_sum(features[:n], labels[:n], only)
-            assert float((among - alone[place]).norm()) < 2e-7
+            rest = [i for i in range(n) if i != place]
+            without = mechanism.clipped_sum(features[rest], labels[rest]).total
+            assert float((whole - without - alone[place]).norm()) < 2e-7
 
 
 def linear_loss(outputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
@@ -177,13 +175,14 @@ def linear_loss(outputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
 def test_a_gradient_of_any_finite_size_is_clipped_in_its_direction(size: float) -> None:
     mechanism = DpSgd(nn.Linear(4, 1, bias=False), linear_loss, plan(), learning_rate=1.0)
     row = torch.tensor([[size, size, 0.0, 0.0]])
-    total = mechanism.clipped_sum(row, torch.zeros(1, dtype=torch.int64), ones(1))
+    total = mechanism.clipped_sum(row, torch.zeros(1, dtype=torch.int64)).total
     exact = np.array([size, size, 0, 0]) * min(1.0, (1 - 1e-5) / (size * 2**0.5))
     np.testing.assert_allclose(total.numpy(), exact, rtol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
+    clipping=st.sampled_from(Clipping),
     n=st.integers(1, 7),
     exponent=st.floats(-3, 3),
     seed=st.integers(0, 10**6),
@@ -192,16 +191,42 @@ def test_a_gradient_of_any_finite_size_is_clipped_in_its_direction(size: float) 
     build=st.sampled_from(MODELS),
 )
 def test_one_row_more_or_less_moves_the_sum_by_at_most_the_clip(
-    n: int, exponent: float, seed: int, clip: float, place: int, build: Callable[[], nn.Module]
+    clipping: Clipping,
+    n: int,
+    exponent: float,
+    seed: int,
+    clip: float,
+    place: int,
+    build: Callable[[], nn.Module],
 ) -> None:
     features, labels = rows(n, 10**exponent, seed)
-    mechanism = DpSgd(made(build), cross_entropy, plan(clip=clip), learning_rate=1.0)
-    with_it = mechanism.clipped_sum(features, labels, ones(n))
+    terms = plan(clip=clip, clipping=clipping)
+    mechanism = DpSgd(made(build), cross_entropy, terms, learning_rate=1.0)
+    with_it = mechanism.clipped_sum(features, labels).total
     stays = torch.arange(n) != place % n
     without = torch.zeros_like(with_it)
     if stays.any():
-        without = mechanism.clipped_sum(features[stays], labels[stays], ones(n - 1))
+        without = mechanism.clipped_sum(features[stays], labels[stays]).total
     assert float((with_it - without).norm()) <= clip
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_plan_per_layer_shares_its_clip_so_that_price_and_noise_stay(
+    build: Callable[[], nn.Module],
+) -> None:
+    """Every layer of a huge gradient is at its bound, and together they are at the clip."""
+    features, labels = rows(1, 1e6)
+    terms = plan(clip=0.5, clipping=Clipping.PER_LAYER)
+    assert terms.event == plan(clip=0.5).event
+    model = made(build)
+    mechanism = DpSgd(model, cross_entropy, terms, learning_rate=1.0)
+    total = mechanism.clipped_sum(features, labels).total
+    owners = [name.rpartition(".")[0] for name, _ in model.named_parameters()]
+    parts = total.split([p.numel() for p in model.parameters()])
+    for layer in set(owners):
+        norm = torch.cat([p for p, own in zip(parts, owners, strict=True) if own == layer]).norm()
+        assert float(norm) <= terms.bound / len(set(owners)) ** 0.5 * (1 + 1e-5)
+    assert float(total.norm()) <= 0.5
 
 
 @pytest.mark.parametrize("build", MODELS)
@@ -210,8 +235,8 @@ def test_a_batch_cut_into_small_ones_gives_the_same_step(
 ) -> None:
     features, labels = rows(17)
     states = []
-    for floats in (1 << 25, 1, 5 * 600):  # all at once, row by row, a few at a time
-        monkeypatch.setattr(dp_sgd, "MICRO_BATCH_FLOATS", floats)
+    for numbers in (1 << 25, 1, 9 * 600):  # all at once, eight by eight, a few more at a time
+        monkeypatch.setattr(engine, "HELD_AT_ONCE", numbers)
         mechanism = DpSgd(made(build), cross_entropy, plan(), learning_rate=1.0)
         source = StepSource(b"s" * 32, "train", 1)
         mechanism.step(features.numpy(), labels.numpy(), None, source)

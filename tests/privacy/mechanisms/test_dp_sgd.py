@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from privacy.events import Unit
-from privacy.mechanisms import dp_sgd
+from privacy.mechanisms.clipping import engine
 from privacy.mechanisms.dp_sgd import DpSgd, Sgd
 from privacy.mechanisms.plan import DpSgdPlan
 from privacy.mechanisms.randomness import StepSource
@@ -113,9 +113,9 @@ def test_an_empty_batch_of_subjects_is_noised_too() -> None:
 
 
 def test_a_batch_in_many_pieces_is_noised_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dp_sgd, "MICRO_BATCH_FLOATS", 1)
+    monkeypatch.setattr(engine, "HELD_AT_ONCE", 1)
     mechanism = DpSgd(linear(WIDE), linear_loss, plan(noise_multiplier=1.0), learning_rate=1.0)
-    mechanism.step(*zero_rows(5, WIDE), source())
+    mechanism.step(*zero_rows(25, WIDE), source())
     assert is_noise(weights(mechanism), 1 / 10)
 
 

@@ -56,6 +56,7 @@ def test_gradients_are_clipped_to_a_little_less_than_the_clip(clip: float) -> No
         ("rate", 1.0000001),
         ("noise_multiplier", -1.0),
         ("clip", 0.0),
+        ("clip", 1e-9),
         ("denominator", 0.0),
         ("steps", 0),
         ("rows_per_subject", 0),
