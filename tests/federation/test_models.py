@@ -164,9 +164,14 @@ def test_only_its_own_group_counts_and_our_names_stay_ours() -> None:
 @pytest.mark.usefixtures("installed")
 def test_a_silo_runs_a_packages_model_only_where_its_policy_names_the_package() -> None:
     assert package_of("wide") == "wards-models"
-    asked = {"silo": "north", "kind": "train", "no_privacy": False, "exact_evaluation": False}
-    packages = [package_of("wide") or ""]
+    asked: dict[str, Any] = {
+        "silo": "north",
+        "kind": "train",
+        "dataset": "d",
+        "leaving": ["dp"],
+        "packages": [package_of("wide") or ""],
+    }
     for allowed in ((), ("wide",), ("wards",), ("wards-models-2",)):
         with pytest.raises(PolicyRefused, match="model_packages"):
-            check(Policy(model_packages=allowed), packages=packages, **asked)
-    check(Policy(model_packages=("wards-models",)), packages=packages, **asked)
+            check(Policy(model_packages=allowed), **asked)
+    check(Policy(model_packages=("wards-models",)), **asked)
