@@ -4,8 +4,9 @@ A record account and a subject account may stand on the same source; a job in on
 to both. Upward, from record to subject with up to k rows: a plain Gaussian moves k times as far,
 a sampled one becomes a mixture of Gaussians. Downward, from subject to record: a job at subject
 level clips the average of a subject's rows, so a record more or less changes one subject's vector
-for another of at most the clip; that is an exchange of one subject for another. And where at most k rows of a
-subject are used, a record more may push another out, in a job per record too: an exchange.
+for another of at most the clip; that is an exchange of one subject for another. And where at most
+k rows of a subject are used, a record more may push another out, in a job per record too: an
+exchange.
 """
 
 from __future__ import annotations
