@@ -179,7 +179,3 @@ def ask(url: str, path: str, body: Any = None, *, auth: str | None = None) -> An
 
 def _place(home: Home) -> Path:
     return home.coordinator / "prefect"
-
-
-def _way(home: Home, silo: str) -> Path:
-    return home.silo(silo).directory / "worker.json"

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -320,6 +319,7 @@ def others(place: Any, started: dict[str, str]) -> dict[str, str]:
     }
 
 
+STRANGER = "6f1c1f5e-2f0e-4f0e-9d4a-0b8a2f1d9c11"  # the id of nothing here
 RUNNING = {"state": {"type": "RUNNING", "name": "Running"}}
 
 
@@ -350,7 +350,7 @@ RUNNING = {"state": {"type": "RUNNING", "name": "Running"}}
             {"state": {"type": "FAILED", "message": "x" * 257}},
         ),
         ("PATCH", "/flow_runs/{own_run}/labels", {"anything": "else"}),
-        ("POST", "/flow_runs/", {"flow_id": str(uuid4())}),
+        ("POST", "/flow_runs/", {"flow_id": STRANGER}),
         ("POST", "/flow_runs/filter", {}),
         ("GET", "/deployments/{deployment}", None),
         ("GET", "/deployments/{train}", None),
@@ -359,7 +359,7 @@ RUNNING = {"state": {"type": "RUNNING", "name": "Running"}}
         ("POST", "/deployments/{own_deployment}/create_flow_run", {}),
         ("POST", "/deployments/filter", {}),
         ("GET", "/flows/{train_flow}", None),
-        ("GET", f"/flows/{uuid4()}", None),
+        ("GET", f"/flows/{STRANGER}", None),
         ("POST", "/events", [{"event": "tacit.audit.refuted"}]),
         ("POST", "/events/filter", {}),
         ("POST", "/automations/", {}),
