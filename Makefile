@@ -50,10 +50,10 @@ imports: $(READY) ## import-linter: imports go down only
 	$(BIN)/lint-imports
 
 test: $(READY) check ## lint, types, imports and tests; under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not large'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not large'
 
 test-all: $(READY) check ## everything, large gates included; writes docs/verification.md
-	$(BIN)/python -m pytest -n 2 --dist loadfile --verification docs/verification.md
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --verification docs/verification.md
 
 dashboard: $(READY) ## the demo's dashboard
 	$(BIN)/tacit dashboard --home $(DEMO)

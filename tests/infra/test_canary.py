@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+from federation.errors import JobFailed
 from federation.home import Home
 from federation.init import init_dataset
 from infra import stack
@@ -147,9 +148,23 @@ def elsewhere(home: Home) -> list[Path]:
     return [*(place for place in home.root.iterdir() if place != silos), *others]
 
 
-@pytest.mark.parametrize("apart", [False, True], ids=["embedded", "apart"])
+FEW = ("masked", "unprotected", "diverging")
+
+
+@pytest.mark.parametrize(
+    ("apart", "asked"),
+    [
+        pytest.param(False, FEW, id="few"),
+        pytest.param(False, tuple(JOBS), id="embedded", marks=pytest.mark.large),
+        pytest.param(True, tuple(JOBS), id="apart", marks=pytest.mark.large),
+    ],
+)
 def test_a_planted_value_stays_with_its_silo(
-    fed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+    fed: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    apart: bool,
+    asked: tuple[str, ...],
 ) -> None:
     said, prefect = tmp_path / "said", tmp_path / "prefect"
     said.mkdir()
@@ -162,9 +177,9 @@ def test_a_planted_value_stays_with_its_silo(
             assert command(fed, "up").returncode == 0
         verb = ("submit", "--wait") if apart else ("run",)
         ends = {}
-        for name, changes in JOBS.items():
+        for name in asked:
             spec = tmp_path / f"{name}.yaml"
-            spec.write_text(yaml.safe_dump(JOB | {"name": name} | changes))
+            spec.write_text(yaml.safe_dump(JOB | {"name": name} | JOBS[name]))
             done = command(fed, *verb, spec, "--json", **address)
             (said / name).write_bytes(done.stdout + done.stderr)
             result = json.loads(done.stdout)
@@ -173,9 +188,10 @@ def test_a_planted_value_stays_with_its_silo(
         long = JOBS["unprotected"] | {"strategy": JOB["strategy"] | {"rounds": 2000}}
         spec.write_text(yaml.safe_dump(JOB | long))
         crash(fed, spec, verb, address)
-        whole = ("plain", "masked", "encrypted", "median", "subject", "unprotected")
-        assert {ends[name] for name in whole} == {"completed"}, ends
-        assert ends["diverging"] == "failed" and ends["refused"] != "completed", ends
+        whole = [ends[name] for name in asked if name not in ("diverging", "refused")]
+        assert set(whole) == {"completed"}, ends
+        assert ends["diverging"] in ("failed", JobFailed.code), ends
+        assert ends.get("refused") != "completed", ends
         assert holding(*elsewhere(fed), prefect, said) == {}
         assert list(prefect.rglob("prefect.db"))  # the database was there to be searched
     assert "text" in holding(tmp_path)[str(tmp_path / "north.csv")]  # the search can find

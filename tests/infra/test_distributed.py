@@ -116,7 +116,7 @@ def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggreg
     assert Path(result["model"]).exists()
 
 
-@pytest.mark.parametrize("aggregation", ["plain", "masked"])
+@pytest.mark.parametrize("aggregation", ["plain", pytest.param("masked", marks=pytest.mark.large)])
 def test_the_same_samples_and_noise_give_the_same_model_here_and_apart(
     tmp_path: Path, aggregation: str
 ) -> None:
@@ -231,6 +231,7 @@ def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, vic
     assert sorted(rounds) == sorted([*range(30), 30])  # thirty updates and one evaluation, once
 
 
+@pytest.mark.large
 def test_a_silo_that_vanishes_is_waited_for_then_the_quorum_goes_on(
     apart: Apart, monkeypatch: pytest.MonkeyPatch
 ) -> None:

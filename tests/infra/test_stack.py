@@ -216,6 +216,7 @@ def test_a_submitted_job_runs_at_the_silos_by_dispatch_through_prefect(
     }
 
 
+@pytest.mark.large
 def test_the_train_deployment_runs_its_form_at_the_silos(
     here: Home, ask: Ask, up: dict[str, Any]
 ) -> None:

@@ -39,11 +39,15 @@ print(json.dumps({"path": sys.path, "files": {
 
 
 def files_of(package: str) -> set[str]:
-    """What the repository holds of a package: code, migrations, templates, data."""
+    """What the repository holds of a package: code, migrations, templates, data.
+
+    What builds and composes images is the repository's, not the package's.
+    """
+    images = {ROOT / "infra" / "Dockerfile", *(ROOT / "infra" / "deploy").rglob("*")}
     return {
         str(path.relative_to(ROOT))
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path not in images
     }
 
 
