@@ -72,7 +72,7 @@ def measure(claims: Claims, quick: bool) -> None:
             beside_peers(claims, home, place / "rows", quick=quick)
             further, pairs = 20 if quick else 50, 5 if quick else 30
             further_round(claims, FURTHER, 30.0, home, further=further, pairs=pairs)
-            stack.up(home)
+            stack.up(home, prefect=False)  # whose workers' polling is no part of a round
             try:
                 further_round(claims, APART, 50.0, home, "exchange", further=further, pairs=pairs)
             finally:

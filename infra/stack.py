@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federation.errors import Missing, TacitError
+from federation.errors import BadInput, Missing, NotFound, TacitError
 from federation.home import Home
 from flows.pools import COORDINATOR, pool_of
 from infra import exchange, postgres
@@ -184,7 +184,8 @@ def examine(home: Home) -> dict[str, Any]:
     answers = False
     if document is not None or home.exchange_file.exists():
         with (
-            contextlib.suppress(ExchangeClosed, FileNotFoundError),
+            # A membership that is not there, or not signed by all, has nobody to be asked.
+            contextlib.suppress(ExchangeClosed, FileNotFoundError, NotFound, BadInput),
             engines.over_exchange(home) as parties,
         ):
             answers = True
