@@ -58,6 +58,7 @@ def test_steps_clipped_per_row_protect_no_silo() -> None:
     assert caught.value.field == "privacy.unit" and caught.value.allowed == ["record", "subject"]
 
 
+@pytest.mark.large
 def test_a_subject_loses_what_all_its_rows_lose_together() -> None:
     party = facts(schema=dataset(4))
     line = quoted(party, **QUIET)

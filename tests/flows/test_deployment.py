@@ -179,6 +179,7 @@ def test_a_worker_runs_the_deployment_and_the_ledgers_are_charged(
     assert names and names <= {"prefect.flow_runs.worker", "prefect.flow_runs.runner"}
 
 
+@pytest.mark.large
 def test_retry_in_the_ui_goes_on_with_the_same_job(
     prefect_url: str, deployment: dict[str, Any], worker: Path, fed: Path, tacit_json: Any
 ) -> None:

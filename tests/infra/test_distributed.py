@@ -116,7 +116,8 @@ def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggreg
     assert Path(result["model"]).exists()
 
 
-@pytest.mark.parametrize("aggregation", ["plain", pytest.param("masked", marks=pytest.mark.large)])
+@pytest.mark.large
+@pytest.mark.parametrize("aggregation", ["plain", "masked"])
 def test_the_same_samples_and_noise_give_the_same_model_here_and_apart(
     tmp_path: Path, aggregation: str
 ) -> None:
