@@ -23,8 +23,6 @@ from infra import certificates, nats
 from infra.process import free_port
 from privacy.ledger.durable import write_durably
 
-_LOOPBACK = ("127.0.0.1", "localhost")
-
 
 @dataclass(frozen=True)
 class User:
@@ -126,13 +124,23 @@ def configure(home: Home) -> bool:
         federation.name,
         {party: user.nkey for party, user in users(home).items() if party in parties},
         directory=home.exchange,
-        host=host if host in _LOOPBACK else "0.0.0.0",  # noqa: S104  # silos come from outside
+        host=listens_at(host),
         port=port,
         certificates=home.exchange,
     )
     target = home.exchange / "nats.json"
     write_durably(target, said.encode())
     return nats.reload(target, home.exchange / "nats.log")
+
+
+def host_of(home: Home) -> str:
+    """The host of the coordinator's site, where the exchange and the proxy are reached."""
+    return _address(home)[0]
+
+
+def listens_at(host: str) -> str:
+    """Where a server that is reached at this host listens: silos may come from outside."""
+    return host if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104
 
 
 def _address(home: Home) -> tuple[str, int]:

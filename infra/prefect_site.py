@@ -120,7 +120,7 @@ def make_prefect(home: Home) -> Site:
     """Make what Prefect needs at this home, and say in `exchange.yaml` where silos find it."""
     site = Site.make(home)
     said = load_yaml(home.exchange_file, ExchangeConfig)
-    proxy = f"https://{host_of(home)}:{site.proxy}/api"
+    proxy = f"https://{exchange.host_of(home)}:{site.proxy}/api"
     if said.prefect != proxy:
         document = said.model_dump(mode="json") | {"prefect": proxy}
         write_durably(home.exchange_file, yaml.safe_dump(document).encode(), 0o644)
@@ -135,16 +135,6 @@ def members(home: Home) -> dict[str, str]:
     known = {path.stem for path in (home.exchange / "users").glob("*.json")}
     silos = Membership.load(home).terms.silos
     return {silo: key for silo, key in silos.items() if silo in known}
-
-
-def host_of(home: Home) -> str:
-    """The host of the coordinator's site, where the exchange and the proxy are reached."""
-    return exchange.url(home).removeprefix("tls://").rpartition(":")[0]
-
-
-def listens_at(host: str) -> str:
-    """Where a server that is reached at this host listens: silos may come from outside."""
-    return host if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104
 
 
 def ask(url: str, path: str, body: Any = None, *, auth: str | None = None) -> Any:

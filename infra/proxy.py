@@ -41,7 +41,8 @@ from federation.errors import TacitError
 from federation.home import Home
 from flows import passes
 from flows.pools import pool_of
-from infra.prefect_site import Site, host_of, listens_at, members
+from infra.exchange import host_of, listens_at
+from infra.prefect_site import Site, members
 
 log = logging.getLogger("tacit.proxy")
 

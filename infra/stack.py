@@ -32,7 +32,7 @@ from federation.home import Home
 from flows.pools import COORDINATOR, pool_of
 from infra import exchange, postgres
 from infra.parts import SILO, part
-from infra.prefect_site import Site, host_of, listens_at, make_prefect
+from infra.prefect_site import Site, make_prefect
 from infra.process import start, stop, taken
 from privacy.ledger.durable import write_durably
 
@@ -297,7 +297,7 @@ def _postgres(place: Path, site: Site) -> _Child:
 def _check_ports(home: Home, site: Site | None) -> None:
     """Refuse to start where somebody else holds a port that is written down."""
     port = exchange.url(home).rpartition(":")[2]
-    host = listens_at(host_of(home))
+    host = exchange.listens_at(exchange.host_of(home))
     wanted = [("url", host, int(port), home.exchange_file)]
     if site is not None:
         file = home.coordinator / "prefect" / "site.json"

@@ -166,16 +166,19 @@ class BatchNorm(Part):
 
     def before(self, after: Group) -> Group:
         """One that was not folded has no key: its factors differ from feature to feature."""
-        raise UnsupportedOperation(
+        raise self._unfolded()
+
+    def through(self, key: Key, entering: Shape) -> Key:
+        """As `before`."""
+        raise self._unfolded()
+
+    def _unfolded(self) -> UnsupportedOperation:
+        return UnsupportedOperation(
             f"batch_norm {self.name}: it must follow a linear layer or convolution",
             field=self.name,
             value=self.op,
             allowed="directly behind linear or convolution",
         )
-
-    def through(self, key: Key, entering: Shape) -> Key:
-        """Never asked: `before` refuses."""
-        raise NotImplementedError
 
 
 class Activation(Part):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +19,7 @@ from federation.record import Job
 from federation.report import publish, result_of
 from federation.training.specs import Spec
 
+KILLED = Path(__file__).with_name("killed.py")
 SPEC: dict[str, Any] = {
     "kind": "train",
     "name": "small",
@@ -51,3 +56,10 @@ def allow(home: Home, **policy: Any) -> None:
         said = yaml.safe_load(path.read_text())
         said["policy"] = said.get("policy", {}) | policy
         path.write_text(yaml.safe_dump(said, sort_keys=False))
+
+
+def kill(home: Home, job: Job, point: str, times: int) -> None:
+    """Drive a job in a process that dies by SIGKILL the n-th time that a point is reached."""
+    asked = [sys.executable, KILLED, home.root, job.id, point, str(times)]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr

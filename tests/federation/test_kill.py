@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_jobs_here import drive, spec
+from tests_jobs_here import drive, kill, spec
 
 from federation import lifecycle
 from federation.books import open_ledger, open_mirror, verification
@@ -20,8 +17,6 @@ from federation.home import Home
 from federation.record import Job
 from privacy.events import Unit
 from privacy.ledger import State, Stop
-
-KILLED = Path(__file__).with_name("killed.py")
 
 POINTS = [
     ("federation.silo:Silo.reserve:before", 2),
@@ -62,12 +57,6 @@ def ledger_state(home: Home, job: str) -> dict[str, Any]:
         }
         ledger.close()
     return state
-
-
-def kill(home: Home, job: Job, point: str, times: int) -> None:
-    asked = [sys.executable, KILLED, home.root, job.id, point, str(times)]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture(scope="module")

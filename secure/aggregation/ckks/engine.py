@@ -22,8 +22,9 @@ import tenseal.sealapi as seal
 from tenseal.sealapi import util
 
 from secure.aggregation.ckks.facts import SEED
-from secure.aggregation.ckks.parameters import DATA, DEGREE, PRIMES, check
+from secure.aggregation.ckks.parameters import DATA, DEGREE, PRIMES
 from secure.aggregation.ckks.residues import PRIME, Words
+from secure.ckks.standard import check_primes
 from secure.errors import BadParameters
 
 _ZSTD = 2
@@ -56,7 +57,7 @@ class Key:
     """
 
     def __init__(self, secret: npt.NDArray[np.int64]) -> None:
-        check(DEGREE, PRIMES)
+        check_primes(DEGREE, PRIMES)
         parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
         parameters.set_poly_modulus_degree(DEGREE)
         parameters.set_coeff_modulus([seal.Modulus(prime) for prime in PRIMES])

@@ -44,11 +44,11 @@ from secure.aggregation.ckks.parameters import (
     MODULUS,
     NOISE_VARIANCE,
     PRIMES,
-    check,
 )
 from secure.aggregation.packing import PER_MEMBER
 from secure.aggregation.quantize import Quantizer
 from secure.aggregation.rounds import MOST, check_number, check_parties
+from secure.ckks.standard import check_primes
 from secure.errors import BadParameters
 
 SECURITY = 30
@@ -91,7 +91,7 @@ class Budget:
     quantizer: Quantizer = field(init=False)
 
     def __post_init__(self) -> None:
-        check(DEGREE, PRIMES)
+        check_primes(DEGREE, PRIMES)
         check_number("length", self.length, 1, MAX_LENGTH)
         check_number("rounds", self.rounds, 1, MAX_ROUNDS)
         noise = self.rounds * self.length * math.sqrt(MOST * NOISE_VARIANCE)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
-from tests_jobs_here import allow, drive, spec
+from tests_jobs_here import allow, drive, kill, spec
 from tests_parties import facts
 from tests_parties import spec as train_spec
 
@@ -31,7 +28,6 @@ from secure.aggregation.ckks.facts import Budget
 from secure.errors import BadParameters
 
 CKKS = {"name": "ckks"}
-KILLED = Path(__file__).parents[1] / "killed.py"
 LENGTH = 2 * 30 + 2
 EXACT: dict[str, Any] = {
     "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 10_000, "learning_rate": 0.5},
@@ -156,9 +152,7 @@ def test_every_ciphertext_and_opened_sum_is_in_the_egress_log(home: Home) -> Non
 )
 def test_killed_and_resumed(home: Home, point: str, times: int) -> None:
     job = Job.create(home, spec(aggregation=CKKS))
-    asked = [sys.executable, KILLED, home.root, job.id, point, str(times)]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill(home, job, point, times)
     name = sorted(home.silo_names())[0]
     log = ReleaseLog(home.silo(name).releases / job.id / "releases.log")
     before = {(b.round, b.name): log.stored(b) for b in log.all() if log.stored(b) is not None}

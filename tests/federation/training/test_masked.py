@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
-from tests_jobs_here import allow, drive, spec
+from tests_jobs_here import allow, drive, kill, spec
 from tests_parties import facts
 from tests_parties import spec as train_spec
 
@@ -33,7 +30,6 @@ from secure.aggregation.server import Server
 from secure.errors import RoundRefused
 
 MASKED = {"name": "masked"}
-KILLED = Path(__file__).parents[1] / "killed.py"
 EXACT: dict[str, Any] = {
     "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 10_000, "learning_rate": 0.5},
     "privacy": {"none": True},
@@ -170,9 +166,7 @@ def test_no_silo_takes_part_in_a_sum_without_another(
 )
 def test_killed_and_resumed(home: Home, point: str, times: int) -> None:
     job = Job.create(home, spec(aggregation=MASKED))
-    asked = [sys.executable, KILLED, home.root, job.id, point, str(times)]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill(home, job, point, times)
     assert drive(home, Job(home, job.id))["status"] == "completed"
 
 
