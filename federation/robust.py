@@ -57,16 +57,16 @@ def make_rule(name: str, faulty: int | None) -> Rule:
 def mean(state: State, updates: Updates) -> State:
     """The weighted mean of models, computed in float64; integer buffers are the first silo's."""
     total = sum(weight for weight, _ in updates)
-    first = updates[0][1]
-    return {
-        name: sum(
-            (weight / total * model[name].double() for weight, model in updates),
-            torch.zeros_like(value, dtype=torch.float64),
-        ).to(value.dtype)
-        if value.is_floating_point()
-        else value.clone()
-        for name, value in first.items()
-    }
+    combined = {}
+    for name, value in updates[0][1].items():
+        if not value.is_floating_point():
+            combined[name] = value.clone()
+            continue
+        sum_ = torch.zeros_like(value, dtype=torch.float64)
+        for weight, model in updates:
+            sum_.add_(model[name], alpha=weight / total)
+        combined[name] = sum_.to(value.dtype)
+    return combined
 
 
 def median(state: State, updates: Updates) -> State:

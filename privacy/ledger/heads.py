@@ -34,10 +34,12 @@ SLOT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """The head on file; `spoiled` where the other slot cannot be read."""
+    """The head on file, in which slot and by which write; `spoiled`: the other is unreadable."""
 
     head: Head
     spoiled: bool
+    slot: int
+    turn: int
 
     def is_at(self, seq: int, hash_: str) -> bool:
         """Whether the file stands, whole, at the last entry of the database."""
@@ -68,7 +70,11 @@ class HeadFile:
     def content(self) -> bytes | None:
         """What is on file, `None` where there is nothing."""
         try:
-            return self.path.read_bytes()
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.pread(descriptor, 2 * SLOT + 1, 0)  # one byte more tells a longer file
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             return None
         except OSError:
@@ -84,7 +90,8 @@ class HeadFile:
             raise LedgerTampered(f"{self.path}: not a head file", field="head")
         if any(slot and slot["ledger"] != ledger for slot in slots):
             raise LedgerTampered(f"{self.path}: the head of another ledger", field="head")
-        return Filed(Head(newest["seq"], newest["hash"], "head file"), None in slots)
+        head = Head(newest["seq"], newest["hash"], "head file")
+        return Filed(head, None in slots, slots.index(newest), newest["turn"])
 
     def blank(self) -> bool:
         """Whether there is no head, or one of a ledger without entries."""
@@ -96,21 +103,30 @@ class HeadFile:
         """The head on file, `None` where there is none."""
         return self.parse(self.content(), ledger)
 
-    def write(self, ledger: str, head: Head) -> None:
-        """Put a head in the place of the older one, durably; a new file has mode 0600."""
-        content = self.content()
-        slots = [] if content is None else _slots(content)
-        newest = _newest(slots)
-        if newest is None or newest["ledger"] != ledger:  # there is no ledger yet
+    def write(self, ledger: str, head: Head, over: Filed | None = None) -> Filed:
+        """Put a head in the place of the older one, durably; a new file has mode 0600.
+
+        `over` is what is on file, where the caller has just read it under the lock.
+        """
+        over = over or self._own(ledger)
+        if over is None:
             write_durably(self.path, _slot(ledger, head, 0) + _slot(ledger, head, 1))
-            return
-        turn = newest["turn"] + 1
+            return Filed(head, False, 1, 1)
+        turn, slot = over.turn + 1, 1 - over.slot
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.pwrite(descriptor, _slot(ledger, head, turn), (1 - slots.index(newest)) * SLOT)
+            os.pwrite(descriptor, _slot(ledger, head, turn), slot * SLOT)
             sync_data(descriptor)
         finally:
             os.close(descriptor)
+        return Filed(head, False, slot, turn)  # a spoiled slot was the one to be written
+
+    def _own(self, ledger: str) -> Filed | None:
+        """The head of this ledger on file, `None` where there is no ledger yet, or another's."""
+        content = self.content()
+        slots = [] if content is None else _slots(content)
+        whole = {slot["ledger"] for slot in slots if slot} == {ledger}
+        return self.parse(content, ledger) if whole else None
 
 
 def _slot(ledger: str, head: Head, turn: int) -> bytes:
@@ -128,7 +144,7 @@ def _slots(content: bytes) -> list[dict[str, Any] | None]:
     return [_read(content[:SLOT]), _read(content[SLOT:])]
 
 
-@lru_cache(maxsize=8)  # each append reads both slots twice, and changes one
+@lru_cache(maxsize=8)  # each append reads both slots, and changes one
 def _read(slot: bytes) -> dict[str, Any] | None:
     try:
         said = canonical.decode(slot.decode())

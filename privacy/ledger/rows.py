@@ -7,6 +7,7 @@ that last touched it says, before anything is decided on it.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, Table, bindparam, func, insert, select, update
@@ -16,11 +17,12 @@ from privacy.ledger import canonical, schema
 from privacy.ledger.balance import Balance
 from privacy.ledger.chain import Identity, Receipt
 from privacy.ledger.replay import Body
+from privacy.ledger.statements import Statement
 from privacy.ledger.states import OPEN, ChargeState
 
 _RESERVED = schema.charges.c.state == "reserved"
 _FIRST_EXPIRY = select(func.min(schema.charges.c.expires)).where(_RESERVED).scalar_subquery()
-_LAST = (
+_LAST = Statement(
     select(
         schema.entries.c.seq,
         schema.entries.c.prev_hash,
@@ -30,7 +32,7 @@ _LAST = (
     .order_by(schema.entries.c.seq.desc())
     .limit(1)
 )
-_ENTRY = select(schema.entries).where(schema.entries.c.seq == bindparam("at"))
+_ENTRY = Statement(select(schema.entries).where(schema.entries.c.seq == bindparam("at")))
 
 
 def _with_entry(table: Table) -> Select[Any]:
@@ -41,42 +43,50 @@ def _with_entry(table: Table) -> Select[Any]:
     )
 
 
-_ACCOUNTS = _with_entry(schema.accounts)
-_ACCOUNT = _ACCOUNTS.where(schema.accounts.c.account == bindparam("id"))
-_OF_SOURCE = _ACCOUNTS.where(schema.accounts.c.source == bindparam("of"))
-_CHARGES = _with_entry(schema.charges)
-_CHARGE = _CHARGES.where(schema.charges.c.key == bindparam("id"))
-_OF_JOB = _CHARGES.where(schema.charges.c.job == bindparam("of"))
-_OPEN = _CHARGES.where(schema.charges.c.state.in_([state.value for state in OPEN]))
-_DUE = select(schema.charges.c.key).where(_RESERVED, schema.charges.c.expires <= bindparam("at"))
-_RELEASE = select(schema.releases).where(
-    schema.releases.c.job == bindparam("of"),
-    schema.releases.c.round == bindparam("at"),
-    schema.releases.c.name == bindparam("called"),
+_accounts, _charges, _releases = schema.accounts.c, schema.charges.c, schema.releases.c
+_WITH_ACCOUNTS, _WITH_CHARGES = _with_entry(schema.accounts), _with_entry(schema.charges)
+_OPEN_STATES = [state.value for state in OPEN]
+
+_ACCOUNTS = Statement(_WITH_ACCOUNTS)
+_ACCOUNT = Statement(_WITH_ACCOUNTS.where(_accounts.account == bindparam("id")))
+_OF_SOURCE = Statement(_WITH_ACCOUNTS.where(_accounts.source == bindparam("of")))
+_CHARGES = Statement(_WITH_CHARGES)
+_CHARGE = Statement(_WITH_CHARGES.where(_charges.key == bindparam("id")))
+_OF_JOB = Statement(_WITH_CHARGES.where(_charges.job == bindparam("of")))
+_OPEN = Statement(_WITH_CHARGES.where(_charges.state.in_(_OPEN_STATES)))
+_DUE = Statement(select(_charges.key).where(_RESERVED, _charges.expires <= bindparam("at")))
+_RELEASE = Statement(
+    select(schema.releases).where(
+        _releases.job == bindparam("of"),
+        _releases.round == bindparam("at"),
+        _releases.name == bindparam("called"),
+    )
 )
-_RELEASED = select(func.count()).where(schema.releases.c.job == bindparam("of"))
-_NUMBER = select(func.max(schema.releases.c.number)).where(
-    schema.releases.c.charge == bindparam("on"), schema.releases.c.name == bindparam("called")
+_RELEASED = Statement(select(func.count().label("lines")).where(_releases.job == bindparam("of")))
+_NUMBER = Statement(
+    select(func.max(_releases.number).label("most")).where(
+        _releases.charge == bindparam("on"), _releases.name == bindparam("called")
+    )
 )
-_LOGGED = (
-    select(schema.releases.c.event, func.count())
-    .where(schema.releases.c.charge == bindparam("on"), schema.releases.c.event.is_not(None))
-    .group_by(schema.releases.c.event)
+_LOGGED = Statement(
+    select(_releases.event, func.count().label("times"))
+    .where(_releases.charge == bindparam("on"), _releases.event.is_not(None))
+    .group_by(_releases.event)
 )
-_PUT_ACCOUNT = (
+_PUT_ACCOUNT = Statement(
     update(schema.accounts)
-    .where(schema.accounts.c.account == bindparam("id"))
+    .where(_accounts.account == bindparam("id"))
     .values(balance=bindparam("text"), seq=bindparam("at"))
 )
-_PUT_CHARGE = (
+_PUT_CHARGE = Statement(
     update(schema.charges)
-    .where(schema.charges.c.key == bindparam("id"))
+    .where(_charges.key == bindparam("id"))
     .values(state=bindparam("now"), record=bindparam("text"), seq=bindparam("at"))
 )
-_ADD_ENTRY = insert(schema.entries)
-_ADD_ACCOUNT = insert(schema.accounts)
-_ADD_CHARGE = insert(schema.charges)
-_ADD_RELEASE = insert(schema.releases)
+_ADD_ENTRY = Statement(insert(schema.entries))
+_ADD_ACCOUNT = Statement(insert(schema.accounts))
+_ADD_CHARGE = Statement(insert(schema.charges))
+_ADD_RELEASE = Statement(insert(schema.releases))
 
 
 def index(body: Body) -> dict[str, Any]:
@@ -130,6 +140,7 @@ class Rows:
         self._bodies: dict[int, Body] = {}
         self._found: dict[str, Any] = {}
         self._first_expiry: str | None = ""  # not known before `last`: any time is later
+        self._numbers: dict[tuple[str, str], int] = {}
         self._balances: dict[str, Balance] = {}
         self._charges: dict[str, ChargeState] = {}
         self._changed: dict[str, Balance] = {}
@@ -140,7 +151,7 @@ class Rows:
 
     def last(self) -> tuple[int, str, str]:
         """Number, previous hash and hash of the last entry; the genesis where there is none."""
-        row = self._connection.execute(_LAST).first()
+        row = _LAST.first(self._connection)
         if row is None:
             return 0, "", self._identity.genesis
         self._first_expiry = row.expires
@@ -148,7 +159,7 @@ class Rows:
 
     def receipt(self, seq: int) -> Receipt:
         """The entry of this number as a receipt."""
-        row = self._connection.execute(_ENTRY, {"at": seq}).first()
+        row = _ENTRY.first(self._connection, at=seq)
         if row is None:
             raise _lost(seq)
         self._believe(seq, row.body, row.hash)
@@ -190,7 +201,7 @@ class Rows:
         """The charge of a key, checked against the entry that made it; `None` where unknown."""
         if key in self._charges:
             return self._charges[key]
-        row = self._connection.execute(_CHARGE, {"id": key}).first()
+        row = _CHARGE.first(self._connection, id=key)
         return None if row is None else self._charge(row)
 
     def charge(self, key: str) -> ChargeState:
@@ -216,26 +227,28 @@ class Rows:
         """The keys of the reservations whose time is over."""
         if self._first_expiry is None or self._first_expiry > at:
             return []
-        return list(self._connection.execute(_DUE, {"at": at}).scalars())
+        return [row.key for row in _DUE.all(self._connection, at=at)]
 
     def find_release(self, job: str, round_: int, name: str) -> dict[str, Any] | None:
         """A line of the egress log."""
-        at = {"of": job, "at": round_, "called": name}
-        row = self._connection.execute(_RELEASE, at).first()
-        return None if row is None else dict(row._mapping)
+        row = _RELEASE.first(self._connection, of=job, at=round_, called=name)
+        return None if row is None else dict(row._asdict())
 
     def released(self, job: str) -> int:
         """How many lines of the egress log a job has."""
-        return int(self._connection.execute(_RELEASED, {"of": job}).scalar_one())
+        return int(_RELEASED.first(self._connection, of=job).lines)
 
     def number(self, key: str, name: str) -> int:
         """How many releases of a name a charge has paid for."""
-        return self._connection.execute(_NUMBER, {"on": key, "called": name}).scalar() or 0
+        if (key, name) not in self._numbers:
+            found = _NUMBER.first(self._connection, on=key, called=name)
+            self._numbers[key, name] = found.most or 0
+        return self._numbers[key, name]
 
     def logged(self, key: str) -> list[tuple[Body, int]]:
         """The events of the releases that a charge has paid for, and how many of each."""
-        found = self._connection.execute(_LOGGED, {"on": key})
-        return [(canonical.decode(event), times) for event, times in found]
+        found = _LOGGED.all(self._connection, on=key)
+        return [(canonical.decode(row.event), row.times) for row in found]
 
     def open_account(self, account: str, opening: Body, balance: Balance) -> None:
         """A new account."""
@@ -266,28 +279,28 @@ class Rows:
 
     def write(self, receipt: Receipt, body: Body) -> None:
         """Append the entry and bring the caches up to it."""
-        seq, run = body["seq"], self._connection.execute
+        seq, connection = body["seq"], self._connection
         sealed = {"body": receipt.body, "hash": receipt.hash, "signature": receipt.signature}
-        run(_ADD_ENTRY, {**index(body), **sealed})
+        _ADD_ENTRY.write(connection, **index(body), **sealed)
         for account, balance in self._changed.items():
             text = canonical.encode(balance.document())
             opening = self._new_accounts.get(account)
             if opening is None:
-                run(_PUT_ACCOUNT, {"id": account, "text": text, "at": seq})
+                _PUT_ACCOUNT.write(connection, id=account, text=text, at=seq)
             else:
-                run(_ADD_ACCOUNT, account_row(account, opening, text, seq))
+                _ADD_ACCOUNT.write(connection, **account_row(account, opening, text, seq))
         for key, charge in self._moved.items():
             record = self._records[key]
             if charge.reserved_at == seq:
-                run(_ADD_CHARGE, charge_row(charge, record, seq))
+                _ADD_CHARGE.write(connection, **charge_row(charge, record, seq))
             else:
                 now = charge.state.value
-                run(_PUT_CHARGE, {"id": key, "now": now, "text": record, "at": seq})
+                _PUT_CHARGE.write(connection, id=key, now=now, text=record, at=seq)
         for row in self._new_releases:
-            run(_ADD_RELEASE, row)
+            _ADD_RELEASE.write(connection, **row)
 
-    def _look(self, query: Select[Any], **which: str) -> list[str]:
-        found = {row.account: row for row in self._connection.execute(query, which)}
+    def _look(self, query: Statement, **which: str) -> list[str]:
+        found = {row.account: row for row in query.all(self._connection, **which)}
         self._found |= found
         return sorted(found)
 
@@ -301,8 +314,8 @@ class Rows:
             )
         return self._found[account]
 
-    def _all(self, query: Select[Any], **which: str) -> list[ChargeState]:
-        rows = self._connection.execute(query, which).all()
+    def _all(self, query: Statement, **which: str) -> list[ChargeState]:
+        rows = query.all(self._connection, **which)
         charges = [self._charges.get(row.key) or self._charge(row) for row in rows]
         return sorted(charges, key=lambda charge: (charge.reserved_at, charge.key))
 
@@ -310,9 +323,9 @@ class Rows:
         said = self._believe(row.seq, row.body, row.hash)["after"]["charges"].get(row.key)
         if said != _sha256(row.record):
             raise _stale("charges", row.key, row.seq)
-        charge = ChargeState.read(canonical.decode(row.record))
+        charge = _charge_of(row.record)
         expected = charge_row(charge, row.record, row.seq)
-        if any(row._mapping[column] != value for column, value in expected.items()):
+        if any(getattr(row, column) != value for column, value in expected.items()):
             raise _stale("charges", row.key, row.seq)
         self._charges[row.key] = charge
         return charge
@@ -320,9 +333,10 @@ class Rows:
     def _believe(self, seq: int, body: str | None, hash_: str | None) -> Body:
         """The parsed body of an entry, once its hash is that of the text."""
         if seq not in self._bodies:
-            if body is None or canonical.digest(canonical.ENTRY, body) != hash_:
+            found = None if body is None else _body_of(body, hash_)
+            if found is None:
                 raise _lost(seq)
-            self._bodies[seq] = canonical.decode(body)
+            self._bodies[seq] = found
         return self._bodies[seq]
 
 
@@ -335,6 +349,20 @@ def account_row(account: str, opening: Body, balance: str, seq: int) -> dict[str
         "balance": balance,
         "seq": seq,
     }
+
+
+@lru_cache(maxsize=16)  # every release of a job reads the same charge and the entry that made it
+def _charge_of(record: str) -> ChargeState:
+    return ChargeState.read(canonical.decode(record))
+
+
+@lru_cache(maxsize=16)
+def _body_of(text: str, hash_: str | None) -> Body | None:
+    """The parsed text of an entry, `None` where the hash is another's; nobody changes it."""
+    if canonical.digest(canonical.ENTRY, text) != hash_:
+        return None
+    body: Body = canonical.decode(text)
+    return body
 
 
 def _sha256(text: str) -> str:

@@ -129,7 +129,8 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that sees one consistent state and writes nothing."""
-        with self.engine.connect().execution_options(tacit_read=True) as connection:
+        reading = self.engine.connect().execution_options(tacit_read=True)
+        with reading as connection, connection.begin():
             yield connection
 
     def write(self, work: Callable[[Connection], T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,7 +13,7 @@ from privacy.errors import LedgerTampered
 from privacy.ledger import replay
 from privacy.ledger.chain import SCHEMA, Head, Identity, Receipt, seal
 from privacy.ledger.clock import stamp
-from privacy.ledger.heads import HeadFile
+from privacy.ledger.heads import Filed, HeadFile
 from privacy.ledger.rows import Rows
 from privacy.ledger.signing import Signer
 from privacy.ledger.store import Store
@@ -44,9 +45,9 @@ class Writer:
         The lock spans transaction and head, so the database is never two entries ahead.
         """
         with self._heads.locked():
-            done = self._store.write(lambda connection: self._transact(connection, decide))
+            done, filed = self._store.write(lambda connection: self._transact(connection, decide))
             if isinstance(done, Receipt):
-                self._heads.write(self._identity.ledger, done.head)
+                self._heads.write(self._identity.ledger, done.head, filed)
             return done
 
     def receipt(self, seq: int) -> Receipt:
@@ -72,18 +73,21 @@ class Writer:
 
     def append_lost(self, decide: Decision) -> Receipt | None:
         """Append whatever the head file says: only recovery may, which then writes the head."""
-        done = self._store.write(lambda connection: self._transact(connection, decide, lost=True))
+        transact = partial(self._transact, decide=decide, lost=True)
+        done, _ = self._store.write(transact)
         return done if isinstance(done, Receipt) else None
 
     def _transact(
         self, connection: Connection, decide: Decision, *, lost: bool = False
-    ) -> Receipt | int:
+    ) -> tuple[Receipt | int, Filed | None]:
+        """The new entry, or `decide`'s answer, and the head that was on file (`lost`: not read)."""
         rows = Rows(connection, self._identity)
-        seq, hash_ = (rows.last()[0], rows.last()[2]) if lost else self._agreed(rows)
+        seq, prev, hash_ = rows.last()
+        filed = None if lost else self._agreed(seq, prev, hash_)
         now = self._now()
         decided = decide(rows, now)
         if isinstance(decided, int):
-            return decided
+            return decided, filed
         body: dict[str, Any] = {
             **decided,
             "schema": SCHEMA,
@@ -96,15 +100,14 @@ class Writer:
         body["after"] = rows.after()
         sealed = seal(body, self._identity, self._signer)
         rows.write(sealed, body)
-        return sealed
+        return sealed, filed
 
-    def _agreed(self, rows: Rows) -> tuple[int, str]:
-        """The chain's last entry, once the head file agrees with it.
+    def _agreed(self, seq: int, prev: str, hash_: str) -> Filed:
+        """The head on file, once it agrees with the chain's last entry.
 
         A crash between commit and head leaves the database one entry ahead: that entry is taken,
         and the file brought up to it before another follows.
         """
-        seq, prev, hash_ = rows.last()
         filed = self._heads.read(self._identity.ledger)
         if filed is None:
             raise LedgerTampered(
@@ -113,10 +116,9 @@ class Writer:
                 value=seq,
             )
         if filed.is_at(seq, hash_):
-            return seq, hash_
+            return filed
         if filed.is_before(seq, prev):
-            self._heads.write(self._identity.ledger, Head(seq, hash_))
-            return seq, hash_
+            return self._heads.write(self._identity.ledger, Head(seq, hash_), filed)
         raise LedgerTampered(
             f"the database ends at entry {seq}, the head file at {filed.head.seq}: entries were "
             "lost, changed or put in, or the file is damaged; run verify, then recover",

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def backup(place) -> Callable[[], None]:
     if place.sqlite:
         database = Path(place.url.removeprefix("sqlite:///"))
         kept = database.with_suffix(".backup")
-        with sqlite3.connect(database) as source, sqlite3.connect(kept) as target:
-            source.backup(target)
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(kept)) as to:
+            source.backup(to)
 
         def restore():
             for leftover in ("-wal", "-shm"):
