@@ -13,7 +13,8 @@ from federation.init import init_dataset
 
 FEATURES = 16
 ROWS = 128
-STEPS = 20
+STEPS = 64
+BATCH = 10
 
 HIDDEN = {10**3: 24, 10**4: 90, 10**5: 305, 10**6: 990, 10**7: 3150}
 """Two hidden layers of this width make a model of about so many parameters."""
@@ -45,8 +46,8 @@ def synthetic_home(directory: Path, silos: int) -> Home:
     )
 
 
-def job(parameters: int, rounds: int, steps: int = STEPS) -> dict[str, Any]:
-    """A train job: rounds of so many steps of 32 expected rows, priced, noised, evaluated once."""
+def job(parameters: int, rounds: int, steps: int = STEPS, batch: int = BATCH) -> dict[str, Any]:
+    """A train job: rounds of so many steps of `batch` expected rows, priced, noised, evaluated."""
     width = HIDDEN[parameters]
     return {
         "kind": "train",
@@ -57,7 +58,7 @@ def job(parameters: int, rounds: int, steps: int = STEPS) -> dict[str, Any]:
             "name": "fedavg",
             "rounds": rounds,
             "local_steps": steps,
-            "batch_size": 32,
+            "batch_size": batch,
             "learning_rate": 0.1,
         },
         "privacy": {"unit": "record", "epsilon": 1.0, "clip": 1.0},
