@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Words [n, positions] to [n, classes]."""
-        places = torch.arange(rows.shape[1]).expand(len(rows), -1)
+        places = torch.arange(rows.shape[1], device=rows.device).expand(len(rows), -1)
         x: Tensor = self.layers(self.words(rows) + self.places(places))
         out: Tensor = self.out(x.mean(1))
         return out

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ without it they were seen to differ by 1e-4 of the clip.
 HELD_AT_ONCE = 1 << 24
 """Most numbers that are kept of per-sample gradients; a batch that needs more is cut."""
 
+SHARE_OF_GPU = 32
+"""On a GPU, which waits for small pieces, a number for so many bytes of its memory: an eighth."""
+
 ROWS_AT_ONCE = 1024
 """Most rows that one call should take, and most units, for which the clip's slack is shown."""
 
@@ -63,6 +67,31 @@ class Clipped:
 
     total: Tensor
     norms: Tensor
+
+
+def whole_products(device: torch.device) -> AbstractContextManager[None]:
+    """Have products of 32-bit floats computed in 32 bits, whatever the process allows otherwise.
+
+    In TF32 or bfloat16 a row's gradient would round by what else is in its batch, by a thousandth
+    and not by what the clip's slack covers. cuDNN's convolutions are in TF32 unless told otherwise;
+    products of matrices only where somebody asked for it (`UnsafeModel`: that is the process's own
+    setting, on a processor too).
+    """
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        raise UnsafeModel(
+            f"products of 32-bit floats are set to precision {precision!r}, whose rounding no "
+            "slack of the clip covers",
+            field="float32_matmul_precision",
+            value=precision,
+            allowed="highest",
+        )
+    if device.type != "cuda":
+        return nullcontext()
+    exact: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=False
+    )
+    return exact
 
 
 def layers(model: nn.Module) -> list[str]:
@@ -155,7 +184,10 @@ class Clipper:
         if key not in self._held:
             zeros = features.new_zeros((BESIDE, *key[0])), labels.new_zeros((BESIDE, *key[1]))
             self._held[key] = max(1, sum(p.held() for p in self._parts(*zeros, None)) // BESIDE)
-        rows = HELD_AT_ONCE // self._held[key] // BESIDE * BESIDE
+        most = HELD_AT_ONCE
+        if features.is_cuda:
+            most = torch.cuda.get_device_properties(features.device).total_memory // SHARE_OF_GPU
+        rows = most // self._held[key] // BESIDE * BESIDE
         return min(max(rows, BESIDE), ROWS_AT_ONCE)
 
     def _zeros(self, features: Tensor) -> Tensor:
@@ -168,15 +200,16 @@ class Clipper:
             features = torch.cat([features, features.new_zeros(more, *features.shape[1:])])
             labels = torch.cat([labels, labels.new_zeros(more, *labels.shape[1:])])
         recorder = Recorder(self._places, rows, rows + more, units)
-        if self._hooked is None:
-            try:
-                self._watch(features, labels, recorder)
-                return merge(recorder.parts)
-            except Unknown as error:
-                from privacy.mechanisms.clipping.fallback import Hooked  # Opacus takes seconds
+        with whole_products(features.device):
+            if self._hooked is None:
+                try:
+                    self._watch(features, labels, recorder)
+                    return merge(recorder.parts)
+                except Unknown as error:
+                    from privacy.mechanisms.clipping.fallback import Hooked  # Opacus takes seconds
 
-                self._hooked = Hooked(self.model, self._parameters, self._places, str(error))
-        return self._hooked.parts(features, labels, self.loss, recorder)
+                    self._hooked = Hooked(self.model, self._parameters, self._places, str(error))
+            return self._hooked.parts(features, labels, self.loss, recorder)
 
     def _watch(self, features: Tensor, labels: Tensor, recorder: Recorder) -> None:
         with recorder:

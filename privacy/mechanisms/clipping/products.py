@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from privacy.mechanisms.clipping.parts import ROOM, Gram, Part, Place, RankOne
+from privacy.mechanisms.clipping.parts import Gram, Part, Place, RankOne, room
 from privacy.mechanisms.clipping.recorder import Recorder
 
 PASS = 24
@@ -63,7 +63,7 @@ def products(
         yield Gram(weight, found, grads)
         return
     values = grads.new_empty((rows, blocks, outputs, width))
-    step = max(1, ROOM // (blocks * positions * width))
+    step = max(1, room(grads) // (blocks * positions * width))
     for start in range(0, rows, step):
         some = slice(start, start + step)
         torch.matmul(grads[some].mT, inputs(some), out=values[some])
