@@ -5,8 +5,8 @@ by at most 1e-5 of their norm in 32 bits (convolutions in TF32 would differ by a
 1e-12 in 64; a row more, of gradients far above the clip, moves a sum by at most the clip, in every
 one of many batches of odd sizes; a private step with the processor's sample and noise gives the
 processor's model. Shown without limit: the median step over a plain one and over Opacus' modes, by
-the GPU's own clock, after which `dp_sgd.py` has its limits for a processor. Without a GPU nothing
-is measured.
+the GPU's own clock; the limits for a processor are in `dp_sgd.py`. Without a GPU nothing
+is measured. `--quick` takes few pairs and the two smallest models.
 """
 
 from __future__ import annotations

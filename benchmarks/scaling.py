@@ -20,9 +20,10 @@ one of theirs takes long. Rows are synthetic and come from files.
 The constant start is what a job takes before its first round and after its last, in two parts. One
 lies outside the rounds (quote, reservations, settlement); it is left out of the ratio and shown,
 cold, as `start`: it grows with the number of silos, each of which prices the job for itself. The
-other lies inside (first read of the rows, evaluation, model file) and is measured as what the
-rounds of a one-round job of 1e3 parameters on the same silos take beyond its steps; it is taken
-from the job's seconds before dividing. Job and loop alternate in one process; the limit
+other lies inside (first read of the rows, self-test of the model, evaluation, model file) and is
+measured as what the round of a job of one round of one step, of the same model at the same silos,
+takes beyond its step; it is taken from the job's seconds before dividing.
+Job and loop alternate in one process; the limit
 is held by the 95 % bound of the median ratio where there are six pairs, else by the median.
 `--quick` takes small counts.
 """
@@ -34,7 +35,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ CELLS = (
     Cell("silos", silos=64, rounds=5, pairs=3),
     Cell("parameters", parameters=10**3, pairs=12),
     Cell("parameters", parameters=10**5, rounds=5),
-    Cell("parameters", parameters=10**6, rounds=1, steps=20, pairs=3),
-    Cell("parameters", parameters=10**7, rounds=1, steps=4, pairs=1),
+    Cell("parameters", parameters=10**6, rounds=3, steps=20, pairs=3),
+    Cell("parameters", parameters=10**7, rounds=3, steps=4, pairs=1),
     Cell("rounds", rounds=10, pairs=12),
     Cell("rounds", rounds=100, pairs=3),
     Cell("rounds", rounds=1000, pairs=1),
@@ -88,10 +89,10 @@ QUICK = (
 
 @dataclass
 class Bench:
-    """Homes by their number of silos, and the constant part of each one's rounds."""
+    """Homes by their number of silos, and the constant parts of rounds by silos and parameters."""
 
     place: Path
-    inside: dict[int, float] = field(default_factory=dict)
+    inside: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def home(self, silos: int) -> Path:
         """The federation of so many silos, made once."""
@@ -108,12 +109,14 @@ class Bench:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
-    def constant(self, silos: int) -> float:
-        """Seconds of a one-round job's rounds beyond its steps, the median of five."""
-        if silos not in self.inside:
-            lives = self.life(Cell("start", silos=silos, parameters=10**3, rounds=1, pairs=5))
-            self.inside[silos] = statistics.median(ours - bare for ours, bare in lives["pairs"])
-        return self.inside[silos]
+    def constant(self, cell: Cell) -> float:
+        """Seconds of the round of a job of one step beyond it, the median of some."""
+        key = cell.silos, cell.parameters
+        if key not in self.inside:
+            few = 5 if cell.parameters < 10**6 else 2
+            lives = self.life(replace(cell, rounds=1, steps=1, pairs=few))
+            self.inside[key] = statistics.median(ours - bare for ours, bare in lives["pairs"])
+        return self.inside[key]
 
 
 def measure(claims: Claims, quick: bool) -> None:
@@ -122,7 +125,7 @@ def measure(claims: Claims, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="tacit-bench-") as place:
         bench = Bench(Path(place))
         for cell in QUICK if quick else CELLS:
-            constant = bench.constant(cell.silos)
+            constant = bench.constant(cell)
             life = bench.life(cell)
             ratios = [(ours - constant) / bare for ours, bare in life["pairs"]]
             median = statistics.median(ratios)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -317,38 +320,82 @@ def test_cancel_gives_a_reservation_back(home: Home) -> None:
             lifecycle.cancel(job, parties, mirror)
 
 
-def test_an_unsafe_model_is_named_before_anything_is_charged(home: Home, tmp_path: Path) -> None:
-    """A package with a BatchNorm model, installed on the path as a distribution of its own."""
-    import sys
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
+    """Install a package of models on the path as a distribution of its own: name, code."""
+    site = tmp_path / "site"
+    names = []
 
-    package = tmp_path / "site"
-    (package / "normed-1.0.dist-info").mkdir(parents=True)
-    (package / "normed-1.0.dist-info" / "METADATA").write_text("Name: normed\nVersion: 1.0\n")
-    (package / "normed-1.0.dist-info" / "entry_points.txt").write_text(
-        "[tacit.models]\nnormed = normed:build\nplain = normed:plain\n"
-    )
-    (package / "normed.py").write_text(
+    def install(name: str, code: str) -> None:
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        builders = re.findall(r"^def (\w+)\(shape, classes\)", code, re.MULTILINE)
+        points = "".join(f"{builder} = {name}:{builder}\n" for builder in builders)
+        (info / "entry_points.txt").write_text(f"[tacit.models]\n{points}")
+        (site / f"{name}.py").write_text(code)
+        names.append(name)
+
+    sys.path.insert(0, str(site))
+    yield install
+    sys.path.remove(str(site))
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_an_unsafe_model_is_named_before_anything_is_charged(
+    home: Home, installed: Callable[[str, str], None]
+) -> None:
+    installed(
+        "normed",
         "from math import prod\n"
         "from torch import nn\n"
-        "def build(shape, classes):\n"
+        "def normed(shape, classes):\n"
         "    n = prod(shape)\n"
         "    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(n), nn.Linear(n, classes))\n"
         "def plain(shape, classes):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), classes))\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), classes))\n",
     )
-    sys.path.insert(0, str(package))
-    try:
-        with pytest.raises(UnsafeModel, match="module 1 is a BatchNorm1d") as caught:
-            run(home, model={"name": "normed"})
-        assert caught.value.exit_code == 2
-        with pytest.raises(PolicyRefused, match="model_packages"):
-            run(home, model={"name": "plain"})
-        assert all(account(home, silo).used == 0 for silo in home.silo_names())
-        allow(home, model_packages=["normed"])
-        assert run(home, model={"name": "plain"})["status"] == "completed"
-    finally:
-        sys.path.remove(str(package))
-        sys.modules.pop("normed", None)
+    with pytest.raises(UnsafeModel, match="module 1 is a BatchNorm1d") as caught:
+        run(home, model={"name": "normed"})
+    assert caught.value.exit_code == 2
+    with pytest.raises(PolicyRefused, match="model_packages"):
+        run(home, model={"name": "plain"})
+    assert all(account(home, silo).used == 0 for silo in home.silo_names())
+    allow(home, model_packages=["normed"])
+    assert run(home, model={"name": "plain"})["status"] == "completed"
+
+
+def test_a_model_whose_backward_pass_is_wrong_stops_before_a_row_is_read(
+    home: Home, installed: Callable[[str, str], None]
+) -> None:
+    """It leaves out a row of every batch, which no look at the model shows: the self-test does."""
+    installed(
+        "forgets",
+        "from math import prod\n"
+        "import torch\n"
+        "from torch import nn\n"
+        "class Forgetting(torch.autograd.Function):\n"
+        "    @staticmethod\n"
+        "    def forward(ctx, rows):\n"
+        "        return rows.clone()\n"
+        "    @staticmethod\n"
+        "    def backward(ctx, gradient):\n"
+        "        gradient = gradient.clone()\n"
+        "        if len(gradient) > 4:\n"
+        "            gradient[4] = 0.0\n"
+        "        return gradient\n"
+        "class Layer(nn.Module):\n"
+        "    def forward(self, rows):\n"
+        "        return Forgetting.apply(rows)\n"
+        "def forgets(shape, classes):\n"
+        "    n = prod(shape)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(n, 4), Layer(), nn.Linear(4, classes))\n",
+    )
+    allow(home, model_packages=["forgets"])
+    result = run(home, model={"name": "forgets"})
+    assert result["status"] == "failed" and "PRIVACY" in result["error"]["message"]
+    assert all(account(home, silo).used == 0 for silo in home.silo_names())
 
 
 def test_a_model_that_diverges_ends_the_job_and_says_so(home: Home) -> None:
