@@ -22,9 +22,9 @@ lies outside the rounds (quote, reservations, settlement); it is left out of the
 cold, as `start`: it grows with the number of silos, each of which prices the job for itself. The
 other lies inside (first read of the rows, self-test of the model, evaluation, model file) and is
 measured as what the round of a job of one round of one step, of the same model at the same silos,
-takes beyond its step; it is taken from the job's seconds before dividing.
-Job and loop alternate in one process; the limit
-is held by the 95 % bound of the median ratio where there are six pairs, else by the median.
+takes beyond its step; it is taken from the job's seconds before dividing. Job and loop alternate in
+one process; the limit is held by the 95 % bound of the median ratio where there are six pairs, else
+by the median.
 `--quick` takes small counts.
 """
 

@@ -40,7 +40,7 @@ _TURN = threading.Lock()
 
 
 def in_turn(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Do the work of a release while no other silo of this process does its own.
+    """Do a silo's work while no other silo of this process does its own.
 
     Threads that all run small operations lose more time handing the interpreter to one another
     than they gain. What waits for a disk or a message does so outside, beside others' work. A silo

@@ -106,7 +106,7 @@ def participate(context: SiloContext) -> Stop:
     from federation.training.trainer import Trainer
 
     spec: Spec = context.spec
-    trainer = Trainer(context)
+    trainer = in_turn(Trainer, context)
     hidden = silo_of(context)
     protected = "unprotected" if spec.privacy.none else "dp"
     measured = {"dp": "dp", "exact": "unprotected"}.get(spec.evaluation.release, "dp")
