@@ -69,6 +69,8 @@ class _Compiled:
             cursor.execute(self._text, parameters)
         except connection.dialect.loaded_dbapi.Error as error:
             cursor.close()
+            if connection.dialect.is_disconnect(error, connection.connection, cursor):
+                connection.invalidate(error)  # the pool shall not hand it out again
             raise DBAPIError(self._text, None, error, hide_parameters=True) from error
         return cursor
 
