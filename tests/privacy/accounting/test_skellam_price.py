@@ -48,7 +48,7 @@ def divergence(mu, shift, order, log_p=None, rate=1.0, removing=False):
     With a rate below one: between a mixture of the two and the noise, or (`removing`) the reverse.
     """
     if log_p is None:
-        log_p = log_pmf(mu, int(80 * math.sqrt(mu)) + 40 * order * shift + 200)
+        log_p = log_pmf(mu, int(80 * math.sqrt(mu) + 40 * order * shift) + 200)
     x = np.arange(shift - len(log_p) + 1, len(log_p))
     moved, still = log_p[np.abs(x - shift)], log_p[np.abs(x)]
     if rate < 1:
@@ -59,7 +59,8 @@ def divergence(mu, shift, order, log_p=None, rate=1.0, removing=False):
     top = terms.max()
     assert max(terms[0], terms[-1]) < top - 40  # nothing is left out
     # The sum is near one where the divergence is small: what exceeds one is added up on its own.
-    excess = np.exp(moved) * np.expm1((order - 1) * (moved - still))
+    with np.errstate(all="ignore"):
+        excess = np.exp(moved) * np.expm1((order - 1) * (moved - still))
     small = np.isfinite(excess).all() and abs(excess.sum()) < 1e-3
     return (np.log1p(excess.sum()) if small else special.logsumexp(terms)) / (order - 1)
 
@@ -227,13 +228,14 @@ def test_only_renyi_has_a_price(relation):
 
 def test_the_price_of_one_coordinate_is_above_its_own_delta():
     """epsilon at delta by the hockey-stick divergence of the law itself."""
-    for mu, shift in ((4, 1), (100, 5), (1000, 20)):
+    for mu, shift in ((4, 1), (100, 5), (1000, 20), (20_000, 60)):
         log_p = log_pmf(mu, int(40 * math.sqrt(mu)) + 400)
         x = np.arange(shift - len(log_p) + 1, len(log_p))
         moved, still = log_p[np.abs(x - shift)], log_p[np.abs(x)]
         bound = rdp.epsilon(Skellam(variance=mu, l2_squared=shift**2, l1=shift), 1e-5)
         delta = np.maximum(np.exp(moved) - np.exp(bound + still), 0).sum()
-        assert 1e-7 < delta <= 1e-5
+        assert delta <= 1e-5
+        assert delta > 1e-7 or mu < 20_000  # no empty bound; small noise has thinner tails
 
 
 @pytest.mark.parametrize("field", ["variance", "l2_squared", "l1"])

@@ -78,11 +78,9 @@ def test_after_rounding_a_unit_moves_the_integers_by_no_more_than_the_plan_says(
     plan = SkellamPlan.of(
         noise_multiplier=noise, clip=clip, dimension=dimension, silos=3, colluding=1
     )
-    coarse = SkellamPlan(
-        clip=clip, dimension=dimension, exponent=plan.exponent - 8, share=9, honest=2
-    )
     draws = np.random.default_rng(seed)
-    for each in (plan, coarse):
+    for exponent in (plan.exponent, plan.exponent - 8):  # little noise: its table is quick to make
+        each = SkellamPlan(clip=clip, dimension=dimension, exponent=exponent, share=9, honest=2)
         step = 2.0**-each.exponent
         others = draws.normal(0, 50 * clip, dimension)
         if shape == "halves":  # where every coordinate turns at the least touch
@@ -97,7 +95,6 @@ def test_after_rounding_a_unit_moves_the_integers_by_no_more_than_the_plan_says(
         shift = (moved - still).astype(object)
         assert (shift**2).sum() <= each.l2_squared
         assert abs(shift).sum() <= each.l1
-        assert each.l1 <= each.l2_squared * dimension
 
 
 def test_the_sensitivity_is_that_of_the_scaled_clip_and_a_step_in_every_coordinate() -> None:
