@@ -327,7 +327,11 @@ def shares() -> None:
             )
             ratios = rdp.rdp(plan.event, at) / rdp.rdp(Gaussian(sigma=noise), at)
             worst = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-            print(f"{dimension:,} coordinates, noise multiplier {noise:g}: Gaussian times {worst}")
+            moved = math.ldexp(math.sqrt(plan.l2_squared), -plan.exponent)
+            print(
+                f"{dimension:,} coordinates, noise multiplier {noise:g}: Gaussian times {worst}; "
+                f"rounding raises the sensitivity by {moved - 1:.1%}"
+            )
 
 
 def _caches() -> list[Any]:
