@@ -2,8 +2,8 @@
 
     python benchmarks/_decisions.py 3
 
-prints those of docs/adr/0003, for 1 to 6. They explain a choice and are held to no limit, so they
-are no claims of the benchmarks page. What is counted or computed is the same everywhere; times
+prints those of docs/adr/0003, for 1 to 6 and 21. They explain a choice and are held to no limit, so
+they are no claims of the benchmarks page. What is counted or computed is the same everywhere; times
 are those of the machine.
 """
 
@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ from privacy.ledger.balance import Balance, Tally, repeats
 from privacy.ledger.canonical import MAX
 from privacy.ledger.filters import open_filter
 from privacy.ledger.filters.amounts import UNIT
-from privacy.mechanisms.histogram import noisy_histogram
+from privacy.mechanisms.histogram import discrete_gaussian, noisy_histogram
+from privacy.mechanisms.poisson import WORD, table
 from privacy.mechanisms.randomness import StepSource
+from privacy.mechanisms.skellam import SkellamPlan, skellam
 from secure.keys import SigningKey, verify
 
 DELTA = 1e-5
@@ -299,6 +302,38 @@ def prices() -> None:
         ledger.close()
 
 
+def shares() -> None:
+    """ADR 21: the sampler's table and time; rounding and Skellam beside a Gaussian."""
+    for variance in (1 << 16, 1 << 24, 1 << 32):
+        mean = Fraction(variance, 2)
+        begun = time.perf_counter()
+        entries = len(table(mean, WORD).low)
+        made = time.perf_counter() - begun
+        source = StepSource(bytes(32), "decisions", variance)
+        skellam(variance, 1, source)
+        took, _ = spread(lambda v=variance, src=source: skellam(v, 100_000, src))
+        print(
+            f"variance 2^{variance.bit_length() - 1}: {entries:,} entries in {made:.2f} s, "
+            f"{took / 100:.2f} microseconds a number"
+        )
+    source = StepSource(bytes(32), "decisions")
+    took, _ = spread(lambda: [discrete_gaussian(4096.0, source) for _ in range(200)])
+    print(f"a discrete Gaussian of sigma 4096: {took * 5:.0f} microseconds a number")
+    at = orders(1.0)
+    for dimension in (31, 10_000, 1_000_000):
+        for noise in (1.0, 4.0):
+            plan = SkellamPlan.of(
+                noise_multiplier=noise, clip=1.0, dimension=dimension, silos=3, colluding=1
+            )
+            ratios = rdp.rdp(plan.event, at) / rdp.rdp(Gaussian(sigma=noise), at)
+            worst = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+            moved = math.ldexp(math.sqrt(plan.l2_squared), -plan.exponent)
+            print(
+                f"{dimension:,} coordinates, noise multiplier {noise:g}: Gaussian times {worst}; "
+                f"rounding raises the sensitivity by {moved - 1:.1%}"
+            )
+
+
 def _caches() -> list[Any]:
     """What the accountants keep between two prices."""
     from privacy.accounting import mixture
@@ -321,6 +356,7 @@ DECISIONS = {
     4: opacus,
     5: histogram,
     6: prices,
+    21: shares,
 }
 
 

@@ -15,6 +15,7 @@ def model_card(job: Job) -> str:
     balances = job.document("balances") or {}
     outcome = job.document("outcome") or {}
     spec = job.spec.model_dump(mode="json")
+    aggregation = AggregationSpec.model_validate(spec["aggregation"])
     lines = [
         f"# Model card: {job.spec.name}",
         "",
@@ -35,10 +36,11 @@ def model_card(job: Job) -> str:
             guarantee(silo, line, balances[silo]["after"]["relation"], _epsilon(line, outcome))
             for silo, line in settlement.items()
         ]
+        released = "every opened sum" if aggregation.distributed else "every released update"
         lines += [
             "",
             f"Neighbouring data sets differ by one such unit, {_neighbours(balances)}. The "
-            "sentences hold for whoever sees the model, every released update and every released "
+            f"sentences hold for whoever sees the model, {released} and every released "
             "metric of this job, whatever else they know; they do not cover other jobs on the "
             "same rows, for which each silo's account gives the bound: "
             + "; ".join(
@@ -47,10 +49,13 @@ def model_card(job: Job) -> str:
             )
             + ".",
             "",
-            "The noise is drawn from a cryptographic source and added in floating point; "
+            "The noise is drawn exactly, from cryptographic sources, and added to integers; "
+            "gradients are clipped in floating point, with a slack for its rounding."
+            if aggregation.distributed
+            else "The noise is drawn from a cryptographic source and added in floating point; "
             "the sentences are about the mechanism in real numbers.",
         ]
-    lines += ["", AggregationSpec.model_validate(spec["aggregation"]).guarantee]
+    lines += ["", aggregation.guarantee]
     excluded = {s: b["after"]["unprotected"] for s, b in balances.items()}
     if any(excluded.values()):
         counts = ", ".join(f"{n} at {silo}" for silo, n in excluded.items() if n)

@@ -98,12 +98,23 @@ _WHO_SEES = {
 }
 
 
+_DISTRIBUTED = (
+    "The coordinator learned sums of the silos' clipped gradients and no silo's own (pairwise "
+    "masks), and the noise was in the sums alone: every silo added a share of it. The epsilon "
+    "holds while at most {colluding} of the silos tell anybody what they added, and the others "
+    "add what they say; if all others told, a silo's rows would have its own share alone, whose "
+    "epsilon stands in the quote."
+)
+
+
 class AggregationSpec(Block):
     """How the coordinator combines what the silos release.
 
     `plain`: the coordinator sees every silo's release. `masked` and `ckks`: it learns their
     weighted mean and no silo's own (`guarantee` says against whom); a change of a parameter in one
     round is clipped to +-`range`.
+    `noise: distributed`, with `masked`: the noise is in the sum alone, every silo adds a share of
+    it, and the price holds while at most `colluding` silos (1) tell others what they added.
     `rule` is `mean`, or one that up to `faulty` hostile silos cannot steer (`federation.robust`);
     those give every silo one voice, whatever its size, and see every release.
     """
@@ -112,9 +123,17 @@ class AggregationSpec(Block):
     rule: Literal["mean", "median", "trimmed_mean", "krum", "flag"] = "mean"
     faulty: Annotated[int, Within(1, 10**6)] | None = None
     range: Annotated[float, Within(1e-6, 1e6)] | None = None
+    noise: Literal["own", "distributed"] = "own"
+    colluding: Annotated[int, Within(1, 62)] | None = None
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
+        if self.distributed and self.name != "masked":
+            raise ValueError(f"distributed noise is in a masked sum alone; here: {self.name}")
+        if self.distributed and self.range is not None:
+            raise ValueError("range cuts updates, and what has its share of noise is never cut")
+        if self.colluding is not None and not self.distributed:
+            raise ValueError(f"colluding belongs to distributed noise; here: {self.noise}")
         if self.hidden and self.rule != "mean":
             raise ValueError(
                 f"{self.name} sums show no single update, which {self.rule} has to see"
@@ -138,8 +157,20 @@ class AggregationSpec(Block):
         return self.name != "plain"
 
     @property
+    def distributed(self) -> bool:
+        """Whether the noise is in the sum alone."""
+        return self.noise == "distributed"
+
+    @property
+    def colluders(self) -> int:
+        """How many silos may tell what they added; one that sees a sum knows its own noise."""
+        return self.colluding or 1
+
+    @property
     def guarantee(self) -> str:
         """Who sees single updates, and what rests on that, in words for reports and cards."""
+        if self.distributed:
+            return _DISTRIBUTED.format(colluding=self.colluders)
         return _WHO_SEES[self.name]
 
     @property

@@ -7,8 +7,9 @@
 
 An event is what the ledger stores; an accountant interprets it. The rules of this file are a
 contract with every ledger ever written: a kind of event is added, never removed and never given
-another meaning, and an unknown kind is refused. Sensitivities are one: a `sigma` is a noise
-multiplier, that is, the standard deviation over the L2 sensitivity under add/remove of one unit.
+another meaning, and an unknown kind is refused. Sensitivities are one unless the event names them:
+a `sigma` is a noise multiplier, that is, the standard deviation over the L2 sensitivity under
+add/remove of one unit.
 
 The habit of keeping mechanisms as data and accountants as interpreters is that of
 `dp_accounting` (Google).
@@ -75,6 +76,27 @@ class MovedCounts(_Event):
     event: Literal["moved_counts"] = "moved_counts"
     sigma: Positive
     rows: Annotated[int, Field(ge=1)]
+
+
+Whole = Annotated[int, Field(ge=1, le=2**53 - 1)]
+"""A positive integer that canonical JSON writes exactly."""
+
+
+class Skellam(_Event):
+    """Skellam noise of this variance on each coordinate of a vector of integers.
+
+    It is the difference of two Poisson numbers of mean `variance / 2`. Here the sensitivities are
+    part of the event, because its loss is not a function of their ratio to the noise: under
+    add/remove one unit moves the vector by integers whose squares add up to `l2_squared` at most,
+    and whose absolute values to `l1` (under replace, by two such moves). `variance` is that of the
+    noise of which nobody who sees the result knows a part.
+    Agarwal, Kairouz, Liu (2021).
+    """
+
+    event: Literal["skellam"] = "skellam"
+    variance: Whole
+    l2_squared: Whole
+    l1: Whole
 
 
 class Laplace(_Event):
@@ -156,6 +178,7 @@ Event = Annotated[
     Gaussian
     | DiscreteGaussian
     | MovedCounts
+    | Skellam
     | Laplace
     | RandomizedResponse
     | Approximate

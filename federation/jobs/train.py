@@ -26,7 +26,7 @@ from federation.jobs.base import (
     SiloContext,
     in_turn,
 )
-from federation.training.events import evaluation_event, job_event, round_event
+from federation.training.events import composed, evaluation_event, job_event, round_event
 from federation.training.specs import Spec
 from privacy.events import NOTHING, Event, Unit
 from privacy.ledger import Stop
@@ -109,6 +109,8 @@ def participate(context: SiloContext) -> Stop:
     trainer = in_turn(Trainer, context)
     hidden = silo_of(context)
     protected = "unprotected" if spec.privacy.none else "dp"
+    if spec.aggregation.distributed:
+        protected = "masked"
     measured = {"dp": "dp", "exact": "unprotected"}.get(spec.evaluation.release, "dp")
     while True:
         message = context.endpoint.receive(deadline=context.deadline)
@@ -168,7 +170,7 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     plan: dict[str, Any] = {
         "rate": rate,
         "clip": spec.privacy.clip,
-        "denominator": rate * party.sizes.units(unit),
+        "denominator": spec.expected_batch(party.sizes),
         "local_steps": spec.strategy.local_steps,
         "evaluations": spec.evaluations if spec.evaluation.release == "dp" else 0,
     }
@@ -184,8 +186,12 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
 
     from federation.training.noise import calibrated
 
+    if spec.aggregation.distributed:
+        plan["shares"] = _shares(spec, party)
     sigma, evaluation = calibrated(spec, party, account, plan)
     plan |= {"noise_multiplier": sigma, "evaluation_noise": evaluation}
+    if spec.aggregation.distributed:
+        return _distributed(spec, party, plan, releases)
     ratio = evaluation / sigma
 
     def family(at_sigma: float, rounds: int) -> Event:
@@ -210,6 +216,54 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         refundable=True,
         family=family,
         asking=asking,
+    )
+
+
+def _shares(spec: Spec, party: PartyFacts) -> dict[str, Any]:
+    """What the noise of a sum rests on: its coordinates, and the worst of its silos."""
+    from federation.training.shares import dimension_of
+
+    if party.dataset.subject is not None:
+        raise BadInput(
+            "aggregation.noise: a person with rows at several silos moves the one sum at each of "
+            f"them, which has no price here; data set {party.dataset.name} has a subject column",
+            field="aggregation.noise",
+            value="distributed",
+            allowed=["own"],
+        )
+    return {
+        "dimension": dimension_of(spec, party.dataset),
+        "silos": spec.quorum,
+        "colluding": spec.aggregation.colluders,
+    }
+
+
+def _distributed(
+    spec: Spec, party: PartyFacts, plan: dict[str, Any], releases: dict[str, int]
+) -> PartyQuote:
+    """The quote where noise is in the sum alone; its own share's price stands in the plan.
+
+    Every silo has to have the same noise, so it does not scale at one of them.
+    """
+    from federation.training.shares import skellam_plan
+    from privacy.accounting import pld
+
+    account, rounds = party.account(spec.privacy.unit), spec.strategy.rounds
+    sigma, evaluation = plan["noise_multiplier"], plan["evaluation_noise"]
+    alone = skellam_plan(spec, plan["shares"]["dimension"]).own_event
+    plan["shares"]["own_epsilon"] = pld.job_epsilon(
+        composed(alone, plan, evaluation, rounds, plan["evaluations"]),
+        account.delta,
+        account.relation,
+    )
+    return PartyQuote(
+        party.silo,
+        spec.privacy.unit,
+        account.delta,
+        job_event(plan, sigma, evaluation, rounds, plan["evaluations"]),
+        plan,
+        releases,
+        refundable=True,
     )
 
 

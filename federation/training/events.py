@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from privacy.events import All, DiscreteGaussian, Event, Gaussian, Poisson, Repeat
+from privacy.mechanisms.skellam import SkellamPlan
 
 if TYPE_CHECKING:
     from federation.jobs.base import PartyQuote
@@ -16,9 +17,21 @@ def job_event(
 ) -> Event:
     """The event of a train job: its noised steps and its noisy histograms.
 
-    `sigma` is the noise multiplier of a step, `evaluation` that of a histogram, in counts.
+    `sigma` is the noise multiplier of a step, `evaluation` that of a histogram, in counts. Where
+    the plan has `shares`, the noise of a step is in the sum alone, and `sigma` what is left of it
+    in the worst case.
     """
     step: Event = Gaussian(sigma=sigma)
+    if "shares" in plan:
+        terms = {name: plan["shares"][name] for name in ("dimension", "silos", "colluding")}
+        step = SkellamPlan.of(noise_multiplier=sigma, clip=plan["clip"], **terms).event
+    return composed(step, plan, evaluation, rounds, evaluations)
+
+
+def composed(
+    step: Event, plan: Mapping[str, Any], evaluation: float, rounds: int, evaluations: int
+) -> Event:
+    """The event of a job whose steps, on everybody, are `step`."""
     if plan["rate"] < 1.0:
         step = Poisson(rate=plan["rate"], of=step)
     parts: list[Event] = [Repeat(times=rounds * plan["local_steps"], of=step)]

@@ -8,7 +8,6 @@ leaves is what a step answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from federation.robust import State
@@ -37,9 +36,9 @@ def mean_of(context: CoordinatorContext) -> Mean | None:
     """The coordinator's side of a job's aggregation; None where it sees every update."""
     match context.spec.aggregation.name:
         case "masked":
-            from federation.training.masked import masked_mean
+            from federation.training.masked import MaskedMean
 
-            return partial(masked_mean, context)
+            return MaskedMean(context)
         case "ckks":
             from federation.training.encrypted import EncryptedMean
 

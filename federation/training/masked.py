@@ -2,7 +2,8 @@
 
 What a silo masks is the change that its steps made to the model it was sent, times its public
 share of all weights, in fixed point. The steps are noised as in a plain job and priced as if every
-update were shown, so nothing rests on the masks but who sees what. A silo signs one list of
+update were shown, so nothing rests on the masks but who sees what; only with `noise: distributed`
+does the price rest on them (`federation.training.shares`). A silo signs one list of
 survivors per round, whatever the attempt: two attempts, after a crash, give the same sum and not
 the difference of two. Silos that are gone are left out while those that remain are the quorum;
 what remains is weighted as if there were no others.
@@ -16,14 +17,19 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from nacl.secret import SecretBox
 from safetensors.torch import load
 
 from federation.robust import State
-from federation.training.changes import changed, flat, length, range_of, share
+from federation.training.changes import changed, flat, model_length, range_of, share
+from federation.training.shares import Shares
 from privacy.ledger.durable import write_durably
 from secure.aggregation.messages import Survivors
 from secure.aggregation.packing import unpack
@@ -35,6 +41,8 @@ from secure.errors import BadMessage, RoundRefused
 
 if TYPE_CHECKING:
     from federation.jobs.base import CoordinatorContext, SiloContext
+    from federation.schema import Dataset
+    from federation.settings import Sizes
     from federation.training.specs import Spec
 
 STEPS = ("advertise", "share", "mask", "consent", "unmask")
@@ -43,26 +51,64 @@ STEPS = ("advertise", "share", "mask", "consent", "unmask")
 _ATTEMPT = 4
 """Bytes of the number of an attempt."""
 
-BITS = 32
+
+class Changes:
+    """How changes of the model are summed: weighted, in fixed point, their mean added to it."""
+
+    bits = 32
+
+    def __init__(self, spec: Spec, dataset: Dataset, sizes: Mapping[str, Sizes]) -> None:
+        self._spec = spec
+        self._sizes = sizes
+        self.length = model_length(spec, dataset)
+        # As many levels as the sum of so many silos leaves room for.
+        self.bound = ((1 << (self.bits - 1)) - 1) // len(sizes)
+        self._quantizer = Quantizer(range=range_of(spec), levels=2 * self.bound + 1)
+
+    def integers(self, update: bytes, silo: str) -> npt.NDArray[np.int64]:
+        """A silo's change times its share of all weights."""
+        own = share(self._spec, silo, self._sizes)
+        return self._quantizer.quantize(flat(load(update)), weight=own).values
+
+    def model(
+        self, state: State, total: npt.NDArray[np.int64], survivors: Collection[str]
+    ) -> State:
+        """The state plus the mean change of those whose changes are in the sum."""
+        mean = self._quantizer.dequantize(total)
+        if len(survivors) < len(self._sizes):
+            mean /= sum(share(self._spec, silo, self._sizes) for silo in survivors)
+        return changed(state, mean)
 
 
-def masked_mean(context: CoordinatorContext, round: int, state: State, model: bytes) -> State:
-    """Play one round with who is present; return `state` plus the weighted mean of the changes."""
-    quantizer = _quantizer(context.spec, len(context.members))
-    attempt = secrets.token_bytes(_ATTEMPT)
-    server = Server(_facts(context, round, attempt, length(state), quantizer))
-    context.ask("update", round, model)
-    mail = dict.fromkeys(context.quotes, b"")
-    for step in STEPS:
-        asked = {silo: attempt + packed for silo, packed in mail.items()}
-        for silo, answer in context.ask(step, round, asked).items():
-            server.receive(silo, answer)
-        mail = server.advance()
-    mean = quantizer.dequantize(server.total())
-    if len(server.survivors) < len(context.members):
+def _coding(spec: Spec, dataset: Dataset, sizes: Mapping[str, Sizes]) -> Changes | Shares:
+    """How this job's updates become integers, and their sum a model."""
+    if spec.aggregation.distributed:
+        return Shares(spec, dataset, sizes)
+    return Changes(spec, dataset, sizes)
+
+
+class MaskedMean:
+    """The coordinator's part in the masked rounds of one job."""
+
+    def __init__(self, context: CoordinatorContext) -> None:
+        self._context = context
         sizes = {silo: context.facts[silo].sizes for silo in context.members}
-        mean /= sum(share(context.spec, silo, sizes) for silo in server.survivors)
-    return changed(state, mean)
+        dataset = next(iter(context.facts.values())).dataset
+        self._coding = _coding(context.spec, dataset, sizes)
+
+    def __call__(self, round: int, state: State, model: bytes) -> State:
+        """Play one round with who is present; return the state that the sum makes of `state`."""
+        context, coding = self._context, self._coding
+        attempt = secrets.token_bytes(_ATTEMPT)
+        server = Server(_facts(context, round, attempt, coding))
+        context.ask("update", round, model)
+        mail = dict.fromkeys(context.quotes, b"")
+        for step in STEPS:
+            asked = {silo: attempt + packed for silo, packed in mail.items()}
+            for silo, answer in context.ask(step, round, asked).items():
+                server.receive(silo, answer)
+            mail = server.advance()
+        return coding.model(state, server.total(), server.survivors)
 
 
 class MaskedSilo:
@@ -86,9 +132,7 @@ class MaskedSilo:
         if change is None or len(body) < _ATTEMPT:
             raise BadMessage(f"{step} of a round that has no update", field="round", value=round)
         attempt, packed = body[:_ATTEMPT], body[_ATTEMPT:]
-        tensors = load(change)
-        quantizer = _quantizer(context.spec, len(context.members))
-        facts = _facts(context, round, attempt, length(tensors), quantizer)
+        facts = _facts(context, round, attempt, self._coding)
         path = context.directory / "masks" / f"{round}-{attempt.hex()}"
         silo = self._participant(facts, path)
         match step:
@@ -97,9 +141,7 @@ class MaskedSilo:
             case "share":
                 answer = silo.share_keys(packed)
             case "mask":
-                own = share(context.spec, context.facts.silo, context.sizes)
-                vector = quantizer.quantize(flat(tensors), weight=own)
-                answer = silo.mask(packed, vector.values)
+                answer = silo.mask(packed, self._coding.integers(change, silo.name))
             case "consent":
                 self._agree_once(round, unpack(facts, Survivors, packed).survivors)
                 answer = silo.consent(packed)
@@ -108,6 +150,11 @@ class MaskedSilo:
         path.parent.mkdir(exist_ok=True, mode=0o700)
         write_durably(path, bytes(self._box.encrypt(silo.state())))
         return answer
+
+    @cached_property
+    def _coding(self) -> Changes | Shares:
+        context = self._context
+        return _coding(context.spec, context.facts.dataset, context.sizes)
 
     def _agree_once(self, round: int, survivors: list[str]) -> None:
         """Note the list of survivors that this silo signs in a round; refuse any other.
@@ -143,25 +190,18 @@ class MaskedSilo:
         return Participant.from_state(self._box.decrypt(path.read_bytes()), facts, name, key)
 
 
-def _quantizer(spec: Spec, silos: int) -> Quantizer:
-    """As many levels as the sum of so many silos leaves room for."""
-    bound = ((1 << (BITS - 1)) - 1) // silos
-    return Quantizer(range=range_of(spec), levels=2 * bound + 1)
-
-
 def _facts(
     context: CoordinatorContext | SiloContext,
     round: int,
     attempt: bytes,
-    length: int,
-    quantizer: Quantizer,
+    coding: Changes | Shares,
 ) -> Round:
     return Round(
         federation=context.federation,
         job=context.job,
         number=round << (8 * _ATTEMPT) | int.from_bytes(attempt, "big"),
         members=context.members,
-        length=length,
-        bits=BITS,
-        bound=quantizer.bound,
+        length=coding.length,
+        bits=coding.bits,
+        bound=coding.bound,
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from federation.limits import Count, Decay, Fraction, Rate, Rounds, Within
 from federation.spec import AggregationSpec, Block, EvaluationSpec, JobSpec, PrivacySpec
+from privacy.events import Unit
+
+if TYPE_CHECKING:
+    from federation.settings import Sizes
 
 Widths = Annotated[tuple[Annotated[int, Within(1, 16_384)], ...], Field(max_length=16)]
 
@@ -90,8 +94,18 @@ class Spec(JobSpec):
 
     @property
     def leaving(self) -> frozenset[str]:
-        """Ciphertexts too, where the sum is made of them."""
-        return super().leaving | ({"encrypted"} if self.aggregation.name == "ckks" else set())
+        """Ciphertexts too, where the sum is made of them; masked where the noise rests on masks."""
+        leaves = set(super().leaving)
+        if self.aggregation.name == "ckks":
+            leaves.add("encrypted")
+        if self.aggregation.distributed:
+            leaves.add("masked")
+        return frozenset(leaves)
+
+    def expected_batch(self, sizes: Sizes) -> float:
+        """How many units a silo's step expects: as asked, or all that it declares."""
+        units = sizes.units(self.privacy.unit)
+        return min(1.0, self.strategy.batch_size / units) * units
 
     @property
     def least_silos(self) -> int:
@@ -125,6 +139,36 @@ class Spec(JobSpec):
             raise ValueError(
                 "privacy: none has no epsilon from which evaluation could take its share; "
                 "give evaluation.release: exact or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_in_the_sum(self) -> Self:
+        if not self.aggregation.distributed:
+            return self
+        from secure.aggregation.rounds import MOST, threshold
+
+        strategy, colluding = self.strategy, self.aggregation.colluders
+        rules = (
+            (strategy.local_steps == 1, "strategy.local_steps: 1, so that one sum is released"),
+            (strategy.weighting == "uniform", "strategy.weighting: uniform, one voice a unit"),
+            (self.privacy.unit is Unit.RECORD, "privacy.unit: record"),
+            (
+                self.privacy.noise_multiplier is not None,
+                "privacy.noise_multiplier, which all silos have to share; the quote prices it",
+            ),
+            (self.quorum is not None, "quorum, the least number of silos in a sum"),
+        )
+        for holds, asked in rules:
+            if not holds:
+                raise ValueError(f"distributed noise needs {asked}")
+        # With so many hostile silos a list of survivors could find signatures twice.
+        silos = range(min(self.quorum or MOST, MOST), MOST + 1)
+        most = min(2 * threshold(n) - n - 1 for n in silos)
+        if colluding > most:
+            raise ValueError(
+                f"aggregation.colluding: the masks of a sum of {self.quorum} silos or more hold "
+                f"against at most {most} that collude; here: {colluding}"
             )
         return self
 

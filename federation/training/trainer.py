@@ -12,11 +12,13 @@ from safetensors.torch import load, save
 
 from federation.evaluation import bin_scores
 from federation.models import build_model
+from federation.training.shares import skellam_plan
 from privacy.events import Unit
 from privacy.mechanisms.dp_sgd import DpSgd, Sgd
 from privacy.mechanisms.histogram import noisy_histogram
 from privacy.mechanisms.plan import DpSgdPlan
 from privacy.mechanisms.randomness import StepSource
+from privacy.mechanisms.skellam import noisy_integers
 
 if TYPE_CHECKING:
     from federation.jobs.base import SiloContext
@@ -55,15 +57,22 @@ class Trainer:
         if isinstance(self._mechanism, DpSgd):
             self._mechanism.self_test(dataset.input_shape, dataset.n_classes)
         self._parts: dict[str, Part] = {}
+        shared = spec.aggregation.distributed
+        self._shares = skellam_plan(spec, plan["shares"]["dimension"]) if shared else None
 
     def train(self, round: int, body: bytes, request: bytes) -> bytes:
         """Take one round's local steps from the model in `body`; return the new model.
 
         Where updates are hidden, the change that they made, in float64: it is that which is summed.
+        Where the noise is in the sum alone, the integers of one step's sum and this silo's share.
         """
         part = self._part("train")
         asked = hashlib.sha256(request).hexdigest()
         self._mechanism.load(load(body))
+        if self._shares is not None:
+            source = self._source("train", round, 0, asked)
+            total = self._mechanism.total(part.features, part.labels, part.subjects, source)
+            return noisy_integers(total.cpu().numpy(), self._shares, source).astype("<i8").tobytes()
         for step in range(self._context.spec.strategy.local_steps):
             source = self._source("train", round, step, asked)
             self._mechanism.step(part.features, part.labels, part.subjects, source)

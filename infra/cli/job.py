@@ -192,6 +192,15 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
             f"coordinator needs {mib['coordinator_memory_bytes_per_silo']} per silo. A parameter's "
             f"mean change is off by at most {encryption['error']:.1e} (proved).",
         )
+    shares = next(iter(document["silos"].values()))["plan"].get("shares")
+    if shares:
+        alone = max(line["plan"]["shares"]["own_epsilon"] for line in document["silos"].values())
+        note(
+            screen,
+            f"Noise in the sum alone: epsilon is that of sums of {shares['silos']} silos or more, "
+            f"{shares['colluding']} of which may tell what they added. If all others of a silo "
+            f"did, its own share alone would leave epsilon {alone:.3f}.",
+        )
     if "subject" in document:
         total = document["subject"]
         screen.print(

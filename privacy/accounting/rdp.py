@@ -8,14 +8,15 @@ adds up over adaptively chosen events (Mironov 2017), which is why the ledger ch
 forms are those of Mironov (2017) and Canonne, Kamath, Steinke (2020); a Poisson-subsampled
 Gaussian is Mironov, Talwar, Zhang (2019) as `dp_accounting` computes it, the divergence of adding,
 which they prove to be the larger one; subjects with several rows are a mixture of Gaussians
-(`privacy.accounting.mixture`), by quadrature.
+(`privacy.accounting.mixture`), by quadrature. Skellam noise is Agarwal, Kairouz, Liu (2021), whose
+bound holds at whole orders; between them (a - 1) D_a is convex in a, and a chord lies above it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from privacy.events import (
     Relation,
     Repeat,
     SampledRows,
+    Skellam,
 )
 
 Curve = npt.NDArray[np.float64]
@@ -101,6 +103,9 @@ def _rdp(event: Event, orders: tuple[float, ...], relation: Relation) -> Curve:
             # Integer shifts of squared length at most rows^2, twice that under replace: Canonne,
             # Kamath, Steinke (2020), Theorem 14.
             return at * twice * rows**2 / (2 * sigma**2)
+        case Skellam():
+            moves = 2 if relation is Relation.REPLACE else 1
+            return _chords(partial(_skellam, event, moves), orders)
         case Laplace(scale=scale):
             return _laplace(scale / twice, at)
         case RandomizedResponse():
@@ -149,12 +154,14 @@ def _poisson(rate: float, of: Event, orders: tuple[float, ...], relation: Relati
         return np.zeros(len(orders))
     if rate == 1:
         return _rdp(of, orders, relation)
-    if not isinstance(of, Gaussian):
-        # Amplification only lowers the loss, so the mechanism without sampling bounds it.
-        return _rdp(of, orders, relation)
-    sigma = of.sigma
     most = _rdp(of, orders, relation)
-    return _replaceable(lambda o: _sampled_gaussian(rate, sigma, o), orders, relation, most)
+    match of:
+        case Gaussian(sigma=sigma):
+            return _replaceable(lambda o: _sampled_gaussian(rate, sigma, o), orders, relation, most)
+        case Skellam():
+            return _replaceable(partial(_sampled_skellam, rate, of), orders, relation, most)
+    # Amplification only lowers the loss, so the mechanism without sampling bounds it.
+    return most
 
 
 def _replaceable(
@@ -181,24 +188,72 @@ def _sampled_gaussian(rate: float, sigma: float, orders: tuple[float, ...]) -> C
     """Integer orders in closed form, the others by quadrature."""
     from privacy.accounting.mixture import renyi_of_mixture
 
-    whole = {a: _integer_order(rate, sigma, int(a)) for a in orders if a.is_integer()}
+    whole = {
+        a: _integer_order(rate, lambda j: j * (j - 1) / (2 * sigma**2), int(a))
+        for a in orders
+        if a.is_integer()
+    }
     between = tuple(a for a in orders if a not in whole)
     rest = dict(zip(between, renyi_of_mixture(sigma, rate, 1, between), strict=True))
     return np.array([whole[a] if a in whole else rest[a] for a in orders]) * (1 + SLACK)
 
 
-def _integer_order(rate: float, sigma: float, order: int) -> float:
-    """Mironov, Talwar, Zhang (2019), section 3.3: a binomial expansion of the a-th moment."""
+def _integer_order(rate: float, loss: Callable[[Curve], Curve], order: int) -> float:
+    """Mironov, Talwar, Zhang (2019), section 3.3: a binomial expansion of the a-th moment.
+
+    `loss` is (j - 1) D_j of the mechanism without sampling, at whole orders j >= 2.
+    """
     j = np.arange(order + 1)
     binomial = special.gammaln(order + 1) - special.gammaln(j + 1) - special.gammaln(order - j + 1)
-    terms = (
-        binomial + j * np.log(rate) + (order - j) * np.log1p(-rate) + j * (j - 1) / (2 * sigma**2)
-    )
+    lost = loss(j[2:].astype(np.float64))
+    terms = (binomial + j * np.log(rate) + (order - j) * np.log1p(-rate))[2:] + lost
     # The terms of j = 0 and 1 sum to nearly one; what exceeds one is added up on its own.
-    excess = np.logaddexp.reduce(
-        terms[2:] + np.log(-np.expm1(-j[2:] * (j[2:] - 1) / (2 * sigma**2)))
-    )
+    excess = np.logaddexp.reduce(terms + np.log(-np.expm1(-lost)))
     return float(np.logaddexp(0.0, excess) / (order - 1))
+
+
+def _sampled_skellam(rate: float, event: Skellam, orders: tuple[float, ...]) -> Curve:
+    """The binomial expansion with Skellam losses; adding is the larger direction (accounting.md).
+
+    The noise is symmetric, so reflecting at half of the shift exchanges the two distributions,
+    which is what Mironov, Talwar, Zhang (2019), theorem 5, asks for.
+    """
+
+    def loss(j: Curve) -> Curve:
+        return (j - 1) * _skellam(event, 1, j)
+
+    whole = cache(partial(_integer_order, rate, loss))
+    sampled = _chords(lambda at: np.array([whole(int(order)) for order in at]), orders)
+    return sampled * (1 + SLACK)
+
+
+def _skellam(event: Skellam, moves: int, at: Curve) -> Curve:
+    """Agarwal, Kairouz, Liu (2021), theorem 3.5 and corollary 3.6: an upper bound at whole orders.
+
+    With D1 and D2 the sensitivities in L1 and L2 and mu the variance: a D2^2 / (2 mu) +
+    min(((2 a - 1) D2^2 + 6 D1) / (4 mu^2), 3 D1 / (2 mu)). `moves` is how many units' vectors the
+    shift is made of. Integers are no larger than their squares, so D1 <= D2^2 for each of them.
+    """
+    mu = float(event.variance)
+    l2_squared = float(event.l2_squared * moves**2)
+    l1 = float(min(event.l1, event.l2_squared) * moves)
+    excess = ((2 * at - 1) * l2_squared + 6 * l1) / (4 * mu**2)
+    total: Curve = at * l2_squared / (2 * mu) + np.minimum(excess, 3 * l1 / (2 * mu))
+    return total
+
+
+def _chords(curve: Callable[[Curve], Curve], orders: tuple[float, ...]) -> Curve:
+    """A bound that is proven at whole orders, at any orders above one.
+
+    (a - 1) D_a is the logarithm of a moment, so it is convex in a (Hoelder), and zero at one: it
+    lies below its chords.
+    """
+    at = np.asarray(orders)
+    low = np.floor(at)
+    below = (low - 1) * curve(np.maximum(low, 2.0))
+    above = low * curve(low + 1)
+    value: Curve = ((low + 1 - at) * below + (at - low) * above) / (at - 1)
+    return value
 
 
 def _sampled_rows(event: SampledRows, orders: tuple[float, ...]) -> Curve:

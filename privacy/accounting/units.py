@@ -1,12 +1,12 @@
 """What an event costs in an account's unit, when the job counts in another.
 
 A record account and a subject account may stand on the same source; a job in one unit is charged
-to both. Upward, from record to subject with up to k rows: a plain Gaussian moves k times as far,
-a sampled one becomes a mixture of Gaussians. Downward, from subject to record: a job at subject
-level clips the average of a subject's rows, so a record more or less changes one subject's vector
-for another of at most the clip; that is an exchange of one subject for another. And where at most
-k rows of a subject are used, a record more may push another out, in a job per record too: an
-exchange.
+to both. Upward, from record to subject with up to k rows: plain Gaussian and Skellam sums move k
+times as far, a sampled Gaussian becomes a mixture of Gaussians. Downward, from subject to record: a
+job at subject level clips the average of a subject's rows, so a record more or less changes one
+subject's vector for another of at most the clip; that is an exchange of one subject for another.
+And where at most k rows of a subject are used, a record more may push another out, in a job per
+record too: an exchange.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from privacy.events import (
     Relation,
     Repeat,
     SampledRows,
+    Skellam,
     Unit,
     leaves,
+    parse,
 )
 
 
@@ -69,6 +71,10 @@ def _of_group(event: Event, rows: int) -> Event:
             return Laplace(scale=scale / rows)
         case DiscreteGaussian(sigma=sigma):
             return MovedCounts(sigma=sigma, rows=rows)
+        case Skellam(l2_squared=l2_squared, l1=l1):
+            # Integers of a group can outgrow what an event holds: `parse` refuses those by name.
+            moved = {"l2_squared": l2_squared * rows**2, "l1": l1 * rows}
+            return parse(event.model_dump() | moved)
         case Poisson(rate=rate, of=Gaussian(sigma=sigma)) if rate < 1:
             return SampledRows(sigma=sigma, rate=rate, rows=rows)
         case Poisson(rate=1.0, of=of):

@@ -144,6 +144,24 @@ class Sgd:
         source: StepSource,
     ) -> None:
         """Take one step on a sample of the rows [n, ...] drawn from the source."""
+        total = self.total(features, labels, subjects, source)
+        self._finish(total, source)
+        gradient = total.to(self._flat.dtype) / self._plan.denominator
+        if self._proximal:
+            gradient += self._proximal * (self._flat - self._anchor)
+        self._flat.sub_(gradient, alpha=self._learning_rate)
+
+    def total(
+        self,
+        features: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        subjects: npt.NDArray[np.int64] | None,
+        source: StepSource,
+    ) -> Tensor:
+        """Return the sum of one sample's gradients before any noise, float64 [parameters].
+
+        Privacy: only for who adds noise to it before it leaves, as `step` does.
+        """
         rows, owners = self._sample(len(labels), subjects, source)
         total = torch.zeros(len(self._flat), dtype=torch.float64, device=self._flat.device)
         for part in self._pieces(features, labels, owners):
@@ -153,11 +171,7 @@ class Sgd:
                 self._here(owners[part] - owners[part.start]),
                 total,
             )
-        self._finish(total, source)
-        gradient = total.to(self._flat.dtype) / self._plan.denominator
-        if self._proximal:
-            gradient += self._proximal * (self._flat - self._anchor)
-        self._flat.sub_(gradient, alpha=self._learning_rate)
+        return total
 
     def _sample(
         self, n: int, subjects: npt.NDArray[np.int64] | None, source: StepSource

@@ -27,7 +27,7 @@ def printed(number: int) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("number", [*range(1, 7), 21])
 def test_a_record_names_the_command_of_its_numbers(number: int) -> None:
     assert f"`.venv/bin/python benchmarks/_decisions.py {number}`" in record(number)
 
