@@ -365,6 +365,8 @@ def fits_text(fits: Mapping[str, float | int]) -> str:
     if not any(fits.values()):
         return "nothing of this kind fits"
     rounds = f"{fits['rounds']:,} rounds" if fits["rounds"] > 1 else "one round"
+    if "epsilon" not in fits:
+        return f"what would fit at every silo: {rounds} with this noise"
     return f"what would fit at every silo: epsilon {fits['epsilon']:.3g} with these rounds, " + (
         f"or {rounds} with this noise" if fits["rounds"] else "but not one round with this noise"
     )

@@ -115,11 +115,15 @@ def what_fits(
 
     Searched with the filter itself. Scaling all noise alike finds the epsilon to one per cent;
     then the very job that asks for it is tried, and what is told is admitted. 0: nothing fits.
+    Where the noise does not scale, the rounds alone.
     """
-    if quote.family is None or quote.asking is None:
+    if quote.asking is None:
         return {}
     sigma = float(quote.plan["noise_multiplier"])
     family, asking = quote.family, quote.asking
+
+    def longer(rounds: int) -> Event:
+        return asking(None, rounds) if family is None else family(sigma, rounds)
 
     def admitted(event: Event) -> bool:
         try:
@@ -129,13 +133,15 @@ def what_fits(
         return all(ledger.would_admit(name, event).admissible for name, event in events.items())
 
     low, high = 0, 1
-    while high < ROUNDS_LIMIT and admitted(family(sigma, high)):
+    while high < ROUNDS_LIMIT and admitted(longer(high)):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if admitted(family(sigma, middle)) else (low, middle)
+        low, high = (middle, high) if admitted(longer(middle)) else (low, middle)
     while low > 0 and not admitted(asking(None, low)):
         low = low * 97 // 100
+    if family is None:
+        return {"rounds": low}
 
     floor, ceiling = 0.3, sigma
     while ceiling < 1e6 and not admitted(family(ceiling, rounds)):

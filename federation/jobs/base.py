@@ -100,7 +100,7 @@ class PartyQuote:
     whatever the coordinator asks.
     To tell what would fit, `family` gives the event at another noise multiplier and number of
     rounds, and `asking` the event of the same job with another epsilon (None: with this noise) and
-    number of rounds; both are None where noise does not scale.
+    number of rounds. The first is None where the noise does not scale, both where there is none.
     """
 
     silo: str

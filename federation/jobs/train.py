@@ -19,6 +19,7 @@ import msgpack
 
 from federation.errors import BadInput
 from federation.jobs.base import (
+    AccountFacts,
     CoordinatorContext,
     Outcome,
     PartyFacts,
@@ -191,7 +192,7 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
     sigma, evaluation = calibrated(spec, party, account, plan)
     plan |= {"noise_multiplier": sigma, "evaluation_noise": evaluation}
     if spec.aggregation.distributed:
-        return _distributed(spec, party, plan, releases)
+        plan["shares"]["own_epsilon"] = _own_epsilon(spec, account, plan)
     ratio = evaluation / sigma
 
     def family(at_sigma: float, rounds: int) -> Event:
@@ -214,7 +215,8 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
         plan,
         releases,
         refundable=True,
-        family=family,
+        # noise in a sum is the same at every silo, and does not scale at one of them
+        family=None if spec.aggregation.distributed else family,
         asking=asking,
     )
 
@@ -238,33 +240,15 @@ def _shares(spec: Spec, party: PartyFacts) -> dict[str, Any]:
     }
 
 
-def _distributed(
-    spec: Spec, party: PartyFacts, plan: dict[str, Any], releases: dict[str, int]
-) -> PartyQuote:
-    """The quote where noise is in the sum alone; its own share's price stands in the plan.
-
-    Every silo has to have the same noise, so it does not scale at one of them.
-    """
+def _own_epsilon(spec: Spec, account: AccountFacts, plan: Mapping[str, Any]) -> float:
+    """What the job would cost where all other silos told what they added."""
     from federation.training.shares import skellam_plan
     from privacy.accounting import pld
 
-    account, rounds = party.account(spec.privacy.unit), spec.strategy.rounds
-    sigma, evaluation = plan["noise_multiplier"], plan["evaluation_noise"]
     alone = skellam_plan(spec, plan["shares"]["dimension"]).own_event
-    plan["shares"]["own_epsilon"] = pld.job_epsilon(
-        composed(alone, plan, evaluation, rounds, plan["evaluations"]),
-        account.delta,
-        account.relation,
-    )
-    return PartyQuote(
-        party.silo,
-        spec.privacy.unit,
-        account.delta,
-        job_event(plan, sigma, evaluation, rounds, plan["evaluations"]),
-        plan,
-        releases,
-        refundable=True,
-    )
+    noise, rounds = plan["evaluation_noise"], spec.strategy.rounds
+    event = composed(alone, plan, noise, rounds, plan["evaluations"])
+    return pld.job_epsilon(event, account.delta, account.relation)
 
 
 def _stop(spec: Spec, rounds: int) -> Stop:

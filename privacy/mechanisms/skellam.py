@@ -114,7 +114,11 @@ class SkellamPlan:
                     allowed="1e-100 to 1e100",
                 )
         honest = silos - colluding
-        exponent = math.ceil(math.log2(FINEST * math.sqrt(max(dimension, 1)) / clip))
+        # All silos have to come to the same grid: in fractions, as no two machines round alike.
+        steps = Fraction(FINEST**2 * dimension) / Fraction(clip) ** 2
+        exponent = (steps.numerator.bit_length() - steps.denominator.bit_length()) // 2 - 1
+        while _power(2 * exponent) < steps:
+            exponent += 1
         variance = (Fraction(noise_multiplier) * Fraction(clip)) ** 2 / honest
         share = math.ceil(variance * _power(2 * exponent))
         while share > LARGEST_SHARE:

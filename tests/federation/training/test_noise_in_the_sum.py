@@ -18,7 +18,7 @@ from tests_parties import spec as train_spec
 from federation import lifecycle
 from federation.books import open_mirror
 from federation.embedded import Embedded
-from federation.errors import BadInput, PolicyRefused
+from federation.errors import BadInput, BudgetRefused, PolicyRefused
 from federation.home import Home
 from federation.init import init_example
 from federation.jobs import train
@@ -167,6 +167,19 @@ def test_the_price_is_that_of_the_worst_case(home: Home) -> None:
         assert 1.5 <= worst < 1.501
         dearer = lifecycle.quote(spec(**SHARED | {"privacy": {"noise_multiplier": 1.0}}), parties)
         assert dearer["silos"]["silo-1"]["epsilon"] > document["silos"]["silo-1"]["epsilon"]
+
+
+def test_a_refusal_tells_how_many_rounds_fit(home: Home) -> None:
+    long = SHARED | {"strategy": STRATEGY | {"rounds": 50_000}}
+    with Embedded(opened(home)) as parties, open_mirror(home) as mirror:
+        with pytest.raises(BudgetRefused, match="rounds with this noise") as caught:
+            lifecycle.reserve(Job.create(home, spec(**long)), parties, mirror)
+        rounds = caught.value.allowed["rounds"]
+        assert 1 < rounds < 50_000
+        for n, fits in ((rounds, True), (2 * rounds, False)):
+            asked = spec(**SHARED | {"strategy": STRATEGY | {"rounds": n}})
+            document = lifecycle.quote(asked, parties)
+            assert document["admissible"] is fits and set(document["fits"]) == {"rounds"}
 
 
 def test_a_job_runs_to_its_end_and_its_card_says_what_it_rests_on(home: Home) -> None:
