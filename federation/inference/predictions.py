@@ -26,7 +26,11 @@ from privacy.ledger.durable import write_durably
 
 @dataclass(frozen=True)
 class Answers:
-    """A batch of answers: `logits` [n, classes], and of encrypted ones what is certified, [n]."""
+    """A batch of answers: `logits` [n, classes].
+
+    Of encrypted ones also which are `certified` [n], and the bound of their distance from the plain
+    model's, `errors` [n].
+    """
 
     logits: npt.NDArray[np.float64]
     certified: npt.NDArray[np.bool_] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
 import numpy as np
@@ -57,6 +57,21 @@ class Facts(Block):
     seconds: float
     error: float
     approximation: float
+
+    def text(self) -> list[str]:
+        """The report's lines on certificate and forecast."""
+        return [
+            "## Certificate and forecast",
+            "",
+            f"Ring {self.ring}, {self.modulus_bits} bits of modulus, depth {self.depth}, "
+            f"{self.packing} mode. Forecast: {self.key_bytes / 2**20:.1f} MiB of keys, "
+            f"{self.request_bytes / 2**20:.2f} MiB and {self.seconds:.3f} s a request.",
+            "",
+            f"Every output is within {self.error:.3g} (proved, but for a chance of 2^-40) of the "
+            f"compiled model in exact arithmetic, and that within {self.approximation:.3g} of the "
+            "plain model. These are the model owner's statements about its model. For which rows "
+            "the class is certified stands beside the predictions and is told to nobody.",
+        ]
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,10 @@ def check_published(spec: Spec, jobs: Path, dataset: Dataset) -> None:
         model = read_model(files, dataset, ours=True)
         if spec.mode == "ckks":
             readable(spec, model, dataset)
+        if spec.mode == "equivariant":
+            from federation.inference.sealed import sealable
+
+            sealable(model, dataset.input_shape)
 
 
 def read_model(files: Files, dataset: Dataset, *, ours: bool) -> nn.Module:
@@ -126,7 +145,7 @@ def read_model(files: Files, dataset: Dataset, *, ours: bool) -> nn.Module:
     try:
         document = json.loads(files.description)
         said, schema = document["model"], Dataset.model_validate(document["dataset"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise BadInput("model: its description is not one", field="model.description") from None
     architecture = parse(said, ModelSpec, "model")
     if schema.digest() != dataset.digest():
@@ -182,41 +201,20 @@ def input_box(dataset: Dataset) -> tuple[Reals, Reals]:
     return np.array(low), np.ones(len(low))
 
 
-class Served(Protocol):
-    """A model that answers messages."""
-
-    @property
-    def facts(self) -> Facts | None:
-        """What the coordinator is told."""
-        ...
-
-    def cost(self, spec: Spec) -> int:
-        """How many rows a client may have predicted in a job, at most."""
-        ...
-
-    def answer(self, batch: int, rows: bytes) -> bytes:
-        """The answers to one batch."""
-        ...
-
-
 class PlainServed:
     """The model on rows as they are: safetensors of `rows` [n, ...] to `logits` [n, classes]."""
 
-    facts = None
+    facts: None = None
 
     def __init__(self, spec: Spec, model: nn.Module, dataset: Dataset) -> None:
         self._spec, self._model, self._shape = spec, model, dataset.input_shape
-
-    def cost(self, spec: Spec) -> int:
-        """As many as there are places."""
-        return spec.rows
 
     def answer(self, batch: int, rows: bytes) -> bytes:
         """Run the model; `BadMessage` for anything but the rows of this batch."""
         shape = (self._spec.places(batch), *self._shape)
         values = array_of(rows, "rows", np.dtype(np.float32), shape)
         with torch.no_grad():
-            logits = self._model(torch.from_numpy(values).double())
+            logits = self._model(torch.tensor(values, dtype=torch.float64))
         answer: bytes = save_arrays({"logits": np.ascontiguousarray(logits.numpy())})
         return answer
 
@@ -244,9 +242,11 @@ class EncryptedServed:
         said: dict[str, Any] = {name: cost[name] for name in Facts.model_fields if name in cost}
         return Facts(packing=plan.mode, error=plan.error, approximation=plan.approximation, **said)
 
-    def cost(self, spec: Spec) -> int:
-        """Every slot of every ciphertext counts: what is in it cannot be seen."""
-        each = rows_of_request(self.compiled.plan.mode, self.compiled.plan.slots)
+    @property
+    def cost(self) -> int:
+        """How many rows a session can have predicted: every slot, as what is in it is not seen."""
+        spec, plan = self._spec, self.compiled.plan
+        each = rows_of_request(plan.mode, plan.slots)
         return sum(-(-spec.places(batch) // each) for batch in range(spec.batches)) * each
 
     def answer(self, batch: int, rows: bytes) -> bytes:

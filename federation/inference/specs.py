@@ -24,6 +24,13 @@ _GUARANTEES = {
         "Nothing keeps it from storing them: no epsilon bounds what it learned. The coordinator "
         "and the network saw neither."
     ),
+    "equivariant": (
+        "**Obfuscation, not encryption.** Silo {node} computed on rows and weights that are turned "
+        "by secret matrices; without the base model it saw neither as numbers, but which rows are "
+        "equal and how alike any two are. Undone by: {model} together with {node}; {data} together "
+        "with {node}; anybody who sees the sealed model and has its base, or one close to it"
+        "{published}. Nothing proves the answers, and {node} can use the sealed model itself."
+    ),
     "ckks": (
         "Silo {model} computed on ciphertexts under a key that silo {data} made and kept (CKKS, "
         "128 bits by ePrint 2024/463), and saw neither rows nor answers nor how many places were "
@@ -34,13 +41,22 @@ _GUARANTEES = {
 
 
 class RolesSpec(Block):
-    """Who does what: `data` holds the rows and gets the predictions, `model` has the model."""
+    """Who does what: `data` holds the rows and gets the predictions, `model` has the model.
+
+    `node` computes under equivariant sealing, and is neither of the two.
+    """
 
     data: Name
     model: Name
+    node: Name | None = None
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
+        if self.node is not None and self.node in (self.data, self.model):
+            raise ValueError(
+                f"node is also {'data' if self.node == self.data else 'model'}; both together "
+                "undo a sealing"
+            )
         if self.data == self.model:
             raise ValueError(
                 f"data and model are both {self.data}, which can run `tacit model predict`"
@@ -83,7 +99,7 @@ class Spec(JobSpec):
     """
 
     kind: str = "infer"
-    mode: Literal["plain", "ckks"]
+    mode: Literal["plain", "ckks", "equivariant"]
     roles: RolesSpec
     model: ServedSpec
     part: Literal["train", "test"] = "test"
@@ -97,6 +113,8 @@ class Spec(JobSpec):
         for name in ("packing", "approximation"):
             if getattr(self, name) is not None and self.mode != "ckks":
                 raise ValueError(f"{name} belongs to mode ckks; here: {self.mode}")
+        if (self.roles.node is not None) != (self.mode == "equivariant"):
+            raise ValueError("roles.node belongs to mode equivariant, which needs it")
         return self
 
     @model_validator(mode="after")
@@ -123,7 +141,12 @@ class Spec(JobSpec):
     @property
     def silos(self) -> frozenset[str]:
         """The silos with a role."""
-        return frozenset(self.roles.model_dump().values())
+        return frozenset(self.roles.model_dump(exclude_none=True).values())
+
+    @property
+    def server(self) -> str:
+        """The silo that rows are sent to."""
+        return self.roles.node or self.roles.model
 
     def role(self, silo: str) -> str:
         """What a silo does; `NotFound` where it has no role."""
@@ -145,7 +168,7 @@ class Spec(JobSpec):
 
     @property
     def unencrypted_inference(self) -> bool:
-        """Whether the model's silo sees rows."""
+        """Whether another silo sees rows, as they are or sealed, which is no encryption."""
         return self.mode != "ckks"
 
     @property
@@ -165,4 +188,5 @@ class Spec(JobSpec):
     @property
     def guarantee(self) -> str:
         """Who saw what, and what rests on that, in words for the report."""
-        return _GUARANTEES[self.mode].format(**self.roles.model_dump())
+        published = " (this one is published to the federation)" if self.model.job else ""
+        return _GUARANTEES[self.mode].format(**self.roles.model_dump(), published=published)

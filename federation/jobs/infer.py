@@ -2,8 +2,9 @@
 
 The two silos speak with each other; the coordinator starts them, counts batches and measures. The
 predictions are written where the rows are and leave in no form, so the job costs nothing and every
-charge is of no event. Under `mode: ckks` the rows leave as ciphertexts whose key stays with them;
-under `mode: plain` they leave as they are, which both silos' policies must allow.
+charge is of no event. Under `mode: ckks` the rows leave as ciphertexts whose key stays with them.
+Under `plain` they leave as they are, and under `equivariant`, to a node, sealed, which is
+obfuscation and not encryption: the policies of all these silos must allow it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from privacy.ledger import Stop
 from secure.errors import BadMessage
 
 if TYPE_CHECKING:
+    from federation.inference.sealed import SealedFacts
     from federation.inference.served import Facts
 
 __all__ = ["Spec", "coordinate", "participate", "quote"]
@@ -58,16 +60,17 @@ def coordinate(context: CoordinatorContext) -> Outcome:
         model=None,
         seconds=sum(times.seconds),
         details=details,
-        text=_text(spec, details),
+        text=_text(spec, details, facts),
     )
 
 
 def participate(context: SiloContext) -> Stop:
     """Ask, or answer, until the coordinator says finish."""
-    from federation.inference.parties import DataSilo, ModelSilo
+    from federation.inference.data_silo import DataSilo
+    from federation.inference.model_silo import ModelSilo, NodeSilo
 
-    role = {"data": DataSilo, "model": ModelSilo}[context.role]
-    return role(context).run()
+    parts = {"data": DataSilo, "model": ModelSilo, "node": NodeSilo}
+    return parts[context.role](context).run()
 
 
 def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
@@ -77,20 +80,25 @@ def _party_quote(spec: Spec, party: PartyFacts) -> PartyQuote:
             f"silo {party.silo} keeps no account of source {party.source}", field="accounts"
         )
     account = party.accounts[0]
-    leaving = {"data": "rows", "model": "answers"}[role]
+    messages = spec.batches * spec.sessions
+    releases: dict[str, dict[str, int]]
+    releases = {"data": {"rows": messages}, "model": {"answers": messages}}
+    if spec.mode == "equivariant":
+        releases |= {"model": {"sealed": 1}, "node": {"answers": messages}}
     return PartyQuote(
         party.silo,
         account.unit,
         account.delta,
         NOTHING,
         {"role": role, "mode": spec.mode, "rows": spec.rows, "batches": spec.batches},
-        {leaving: spec.batches * spec.sessions},
+        releases[role],
         refundable=True,
     )
 
 
-def _offered(context: CoordinatorContext) -> Facts | None:
+def _offered(context: CoordinatorContext) -> Facts | SealedFacts | None:
     """Send the published model to its silo, the same however often; the facts it tells."""
+    from federation.inference.sealed import SealedFacts
     from federation.inference.served import Facts, Files, check_published, published
 
     spec: Spec = context.spec
@@ -102,7 +110,7 @@ def _offered(context: CoordinatorContext) -> Facts | None:
             chosen.write_text(published(jobs, spec.model.job).parts[-3])
         body = Files.at(published(jobs, chosen.read_text()), spec.model.job).pack()
     silo = spec.roles.model
-    asked = {spec.roles.data: b"", silo: body}
+    asked = dict.fromkeys(spec.silos, b"") | {silo: body}
     try:
         said: Any = json.loads(context.ask("offer", 0, asked)[silo])
     except (ValueError, RecursionError):
@@ -110,7 +118,11 @@ def _offered(context: CoordinatorContext) -> Facts | None:
     if isinstance(said, dict) and set(said) == {"error"}:
         raise retold(said["error"] if isinstance(said["error"], dict) else {}, silo)
     try:
-        return None if said == {"facts": None} else parse(said["facts"], Facts, f"silo {silo}")
+        if spec.mode == "plain":
+            return None
+        kind = SealedFacts if spec.mode == "equivariant" else Facts
+        facts: Facts | SealedFacts = parse(said["facts"], kind, f"silo {silo}")
+        return facts
     except (BadInput, KeyError, TypeError):
         raise BadMessage(f"silo {silo} told no facts of its model", field="offer") from None
 
@@ -121,7 +133,9 @@ class _Times:
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        self.seconds = [float(line) for line in lines if line.endswith("\n")]
+        whole = [line for line in lines if line.endswith("\n")]
+        path.write_text("".join(whole))
+        self.seconds = [float(line) for line in whole]
 
     def add(self, seconds: float) -> None:
         """Note one batch."""
@@ -130,9 +144,12 @@ class _Times:
             file.write(f"{seconds:.6f}\n")
 
 
-def _details(spec: Spec, seconds: list[float], facts: Facts | None) -> dict[str, Any]:
-    """Counts, latencies, and the public facts of encrypted inference."""
+def _details(spec: Spec, seconds: list[float], facts: Facts | SealedFacts | None) -> dict[str, Any]:
+    """Counts, latencies, and the public facts that the model's silo told."""
     median = statistics.median(seconds)
+    told: dict[str, Any] = {} if facts is None else facts.model_dump(mode="json")
+    findings = told.pop("findings", [])
+    attacks = {f"{f['attack']}, {f['knows']}: {f['measure']}": f["value"] for f in findings}
     return {
         "mode": spec.mode,
         "places": spec.rows,
@@ -140,11 +157,14 @@ def _details(spec: Spec, seconds: list[float], facts: Facts | None) -> dict[str,
         "seconds_per_batch": median,
         "seconds_slowest_batch": max(seconds),
         "seconds_per_row": median / spec.places(0),
-        **(facts.model_dump() if facts else {}),
+        **told,
+        **attacks,
     }
 
 
-def _text(spec: Spec, details: Mapping[str, Any]) -> tuple[str, ...]:
+def _text(
+    spec: Spec, details: Mapping[str, Any], facts: Facts | SealedFacts | None
+) -> tuple[str, ...]:
     """The report's part on what was done, and who saw what."""
     lines = [
         "",
@@ -163,20 +183,6 @@ def _text(spec: Spec, details: Mapping[str, Any]) -> tuple[str, ...]:
         "",
         spec.guarantee,
     ]
-    if "error" in details:
-        mib = {name: details[name] / 2**20 for name in ("key_bytes", "request_bytes")}
-        lines += [
-            "",
-            "## Certificate and forecast",
-            "",
-            f"Ring {details['ring']}, {details['modulus_bits']} bits of modulus, depth "
-            f"{details['depth']}, {details['packing']} mode. Forecast: {mib['key_bytes']:.1f} MiB "
-            f"of keys, {mib['request_bytes']:.2f} MiB and {details['seconds']:.3f} s a request.",
-            "",
-            f"Every output is within {details['error']:.3g} (proved, but for a chance of 2^-40) of "
-            "the compiled model in exact arithmetic, and that within "
-            f"{details['approximation']:.3g} of the plain model. These are the model owner's "
-            "statements about its model. For which rows the class is certified stands in the "
-            "predictions and is told to nobody.",
-        ]
+    if facts is not None:
+        lines += ["", *facts.text()]
     return tuple(lines)

@@ -239,7 +239,7 @@ def show_result(document: dict[str, Any], screen: Console) -> None:
             told = "not resolvable" if value is None else f"{value:.3f}"
             table.add_row(name.replace("_", " "), told, span)
         screen.print(table)
-    if document["details"]:
+    if document.get("details"):
         table = grid("\nWhat was done", "fact", "value")
         for name, value in document["details"].items():
             told = f"{value:.4g}" if isinstance(value, float) else str(value)

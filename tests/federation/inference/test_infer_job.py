@@ -22,6 +22,7 @@ from federation.documents import parse
 from federation.embedded import Embedded
 from federation.errors import BadInput, NotFound, PolicyRefused
 from federation.home import Home
+from federation.inference import served
 from federation.inference.specs import Spec
 from federation.models import build_model
 from federation.record import Job
@@ -410,6 +411,91 @@ def test_a_silo_is_answered_up_to_its_quota_over_all_jobs(home: Home) -> None:
     assert infer(home, mode="plain", roles=roles)["status"] == "completed"
 
 
+# Hostile bytes
+
+
+def test_a_plan_for_another_box_is_refused_before_a_row_leaves(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = served.input_box
+    monkeypatch.setattr(served, "input_box", lambda schema: tuple(0.9 * x for x in box(schema)))
+    error = refused(home)
+    assert error["code"] == "FED-006" and f"{DATA} stopped with SECURE-002" in error["message"]
+    assert egress(home, DATA, _last(home)) == []
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "stops"),
+    [(DATA, "rows", MODEL), (DATA, "keys", MODEL), (MODEL, "plan", DATA), (MODEL, "rows", DATA)],
+)
+def test_a_damaged_message_ends_the_job_and_nothing_is_opened(
+    home: Home, monkeypatch: pytest.MonkeyPatch, sender: str, name: str, stops: str
+) -> None:
+    send = MemoryEndpoint.send
+
+    def damaged(end: MemoryEndpoint, receiver: str, *, round: int, name: str, body: bytes) -> None:
+        hit = (end.party, name) == (sender, wanted)
+        body = body[: len(body) // 2] if hit else body
+        send(end, receiver, round=round, name=name, body=body)
+
+    wanted = name
+    monkeypatch.setattr(MemoryEndpoint, "send", damaged)
+    assert f"{stops} stopped with SECURE-002" in refused(home)["message"]
+    lines = (place(home, _last(home)) / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 1  # the header
+
+
+# Sealed
+
+SEALED: dict[str, Any] = {
+    "mode": "equivariant",
+    "roles": {"data": DATA, "model": MODEL, "node": "silo-3"},
+}
+
+
+def test_a_sealed_model_gives_the_plain_answers_and_says_what_it_is_worth(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(home, name="tanh", model=MLP, **QUICK)
+    wire = Wire(monkeypatch)
+    result = infer(home, model={"job": "tanh"}, **SEALED)
+    assert result["status"] == "completed"
+    got = [[float(x["p_benign"]), float(x["p_malignant"])] for x in predicted(home, result)]
+    np.testing.assert_allclose(got, expected(home, "tanh")[:20], atol=1e-6)
+    assert result["details"]["protection"] == "obfuscation, not encryption"
+    report = Path(result["report"]).read_text()
+    assert report.lower().count("obfuscation, not encryption") == 2
+    assert "silo-2 together with silo-3" in report and "published to the federation" in report
+    # With the base model all is known, and the report says so.
+    known = {k: v for k, v in result["details"].items() if k.startswith("weight matching, public")}
+    assert list(known.values()) == [1.0] and "| weight matching | public base |" in report
+    # The node was sent neither rows nor weights as they are.
+    weights = load(next(home.jobs.glob("tanh-*/model/model.safetensors")).read_bytes())
+    pieces = traces(home) + [v.double().numpy().tobytes()[:32] for v in weights.values()]
+    pieces += [value.numpy().tobytes()[:16] for value in weights.values()]
+    to_node = [body for _, to, _, body in wire.sent if to == "silo-3"]
+    assert not any(piece in body for body in to_node for piece in pieces)
+    for silo, names in ((DATA, ["rows"] * 3), (MODEL, ["sealed"]), ("silo-3", ["answers"] * 3)):
+        lines = egress(home, silo, result["job_id"])
+        assert [line["name"] for line in lines] == names
+        assert {line["protection"] for line in lines} == {"unprotected"}
+        assert not list(place(home, result["job_id"], silo).glob("sealed*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"roles": {"data": DATA, "model": MODEL, "node": MODEL}}, "both together undo"),
+        ({"roles": {"data": DATA, "model": MODEL, "node": DATA}}, "both together undo"),
+        ({"roles": {"data": DATA, "model": MODEL}}, "roles.node belongs to mode equivariant"),
+        ({"mode": "ckks"}, "roles.node belongs to mode equivariant"),
+    ],
+)
+def test_a_node_is_a_third_party(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        spec(**SEALED | changes)
+
+
 # Crashes
 
 
@@ -418,12 +504,13 @@ def test_a_silo_is_answered_up_to_its_quota_over_all_jobs(home: Home) -> None:
     [
         ("ckks", "federation.inference.predictions:Predictions.add:before", 2),
         ("plain", "federation.inference.predictions:Predictions.add:after", 2),
+        ("equivariant", "federation.inference.party:Party.answers:before", 2),
     ],
 )
 def test_a_killed_job_goes_on_and_every_row_is_predicted_once(
     home: Home, mode: str, point: str, times: int
 ) -> None:
-    job = Job.create(home, spec(mode=mode))
+    job = Job.create(home, spec(**SEALED) if mode == "equivariant" else spec(mode=mode))
     kill(home, job, point, times)
     assert not (place(home, job.id) / "predictions.json").exists()
     result = drive(home, Job(home, job.id))
