@@ -101,7 +101,7 @@ class DataSilo(Party):
         start, places = batch * self.spec.batch_size, self.spec.places(batch)
         features = self._part.features[start : start + places]
         rows = np.tile((low + high) / 2, (places, 1))
-        rows[: len(features)] = np.clip(features.reshape(len(features), -1), low, high)
+        rows[: len(features)] = np.clip(features.reshape(-1, len(low)), low, high)
         self._predictions.add(self._channel.predict(batch, rows), len(features))
 
 

@@ -231,12 +231,10 @@ class CoordinatorContext:
             # A coordinator that dies now asks again, and gets the same bytes.
             self.endpoint.acknowledge(message)
             header = message.header
-            if header.sender not in awaited:
-                continue
-            if header.name == "fault":
+            if header.name == "fault":  # also of one that has answered, and works for another
                 self.attendance.lose([header.sender], _fault(header.sender, message.body))
-                awaited.remove(header.sender)
-            elif header.name == name and header.round == round:
+                awaited.discard(header.sender)
+            elif (header.name, header.round) == (name, round) and header.sender in awaited:
                 answers[header.sender] = message.body
                 awaited.remove(header.sender)
         self.attendance.close(step, answers)
