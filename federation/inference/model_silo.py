@@ -16,6 +16,7 @@ from federation.inference.quota import take
 from federation.inference.sealed import Sealed
 from federation.inference.served import EncryptedServed, Files, PlainServed, read_model
 from federation.inference.specs import SESSIONS
+from federation.jobfiles import JobFiles
 from federation.jobs.base import in_turn
 from privacy.ledger.durable import write_durably
 from secure.equivariant import Node
@@ -28,7 +29,7 @@ class ModelSilo(Party):
     def answer(self, sender: str, name: str, round: int, body: bytes) -> bytes | None:
         """Get ready, for the coordinator; answer, for the silo with the rows."""
         if sender == COORDINATOR and name == "offer":
-            return self._ready(round, body)
+            return self._ready(body)
         if sender == COORDINATOR and name == "close":
             for path in (self._keys, self._offered):
                 path.unlink(missing_ok=True)
@@ -50,9 +51,11 @@ class ModelSilo(Party):
                     return self.answers(round, body, served.answer)
         return self.unknown(sender, name)
 
-    def _ready(self, round: int, offered: bytes) -> bytes:
-        """Take the model and tell public facts of it; what is wrong is told by code, too."""
-        endpoint = self.context.endpoint
+    def _ready(self, offered: bytes) -> bytes:
+        """Take the model and tell public facts of it, or by code why it cannot be asked.
+
+        The coordinator ends the job on that; the owner finds why in the job's fault.log.
+        """
         try:
             if offered:
                 write_durably(self._offered, offered)
@@ -61,11 +64,11 @@ class ModelSilo(Party):
             if isinstance(served, Sealed) and self.spec.roles.node is not None:
                 self.context.begin()
                 sealed = self.release("sealed", 0, b"", lambda: served.node)
-                endpoint.send(self.spec.roles.node, round=0, name="sealed", body=sealed)
+                node = self.spec.roles.node
+                self.context.endpoint.send(node, round=0, name="sealed", body=sealed)
         except TacitError as error:
-            told_of = json.dumps({"error": told(error)}, default=str).encode()
-            endpoint.send(COORDINATOR, round=round, name="offer", body=told_of)
-            raise
+            JobFiles(self.context.directory).keep_fault(error)
+            return json.dumps({"error": told(error)}, default=str).encode()
         facts = None if served.facts is None else served.facts.model_dump(mode="json")
         return json.dumps({"facts": facts}).encode()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
+@pytest.mark.large
 def test_the_example_runs_after_the_train_job_that_it_names(
     tmp_path: Path, tacit_json: Any
 ) -> None:
