@@ -90,9 +90,9 @@ class DataSilo(Party):
 
     @cached_property
     def _channel(self) -> Channel:
+        channels: dict[str, Callable[[DataSilo], Channel]]
         channels = {"plain": _Plain, "ckks": _Encrypted, "equivariant": _Sealed}
-        channel: Channel = channels[self.spec.mode](self)
-        return channel
+        return channels[self.spec.mode](self)
 
     def _predict(self, batch: int) -> None:
         if batch != self._predictions.batches:

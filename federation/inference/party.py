@@ -55,10 +55,11 @@ class Party(ABC):
                 endpoint.send(header.sender, round=header.round, name=header.name, body=answer)
             endpoint.acknowledge(message)
 
-    def unknown(self, sender: str, name: str) -> None:
-        """Refuse what the coordinator may not ask; what another silo sent late is nothing."""
+    def unknown(self, sender: str, name: str) -> bytes | None:
+        """Refuse what the coordinator may not ask; what another silo sent late gets no answer."""
         if sender == COORDINATOR:
             raise BadInput(f"no request {name!r} in an infer job", field="name")
+        return None
 
     def release(self, name: str, round: int, request: bytes, produce: Callable[[], bytes]) -> bytes:
         """Make what may leave, once for a request."""

@@ -240,7 +240,8 @@ class EncryptedServed:
         """Forecast and certificate."""
         cost, plan = asdict(self.compiled.forecast), self.compiled.plan
         said: dict[str, Any] = {name: cost[name] for name in Facts.model_fields if name in cost}
-        return Facts(packing=plan.mode, error=plan.error, approximation=plan.approximation, **said)
+        said |= {"packing": plan.mode, "error": plan.error, "approximation": plan.approximation}
+        return Facts(**said)
 
     @property
     def cost(self) -> int:

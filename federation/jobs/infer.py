@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from privacy.ledger import Stop
 from secure.errors import BadMessage
 
 if TYPE_CHECKING:
+    from federation.inference.party import Party
     from federation.inference.sealed import SealedFacts
     from federation.inference.served import Facts
 
@@ -69,6 +70,7 @@ def participate(context: SiloContext) -> Stop:
     from federation.inference.data_silo import DataSilo
     from federation.inference.model_silo import ModelSilo, NodeSilo
 
+    parts: dict[str, Callable[[SiloContext], Party]]
     parts = {"data": DataSilo, "model": ModelSilo, "node": NodeSilo}
     return parts[context.role](context).run()
 
@@ -120,9 +122,9 @@ def _offered(context: CoordinatorContext) -> Facts | SealedFacts | None:
     try:
         if spec.mode == "plain":
             return None
-        kind = SealedFacts if spec.mode == "equivariant" else Facts
-        facts: Facts | SealedFacts = parse(said["facts"], kind, f"silo {silo}")
-        return facts
+        if spec.mode == "equivariant":
+            return parse(said["facts"], SealedFacts, f"silo {silo}")
+        return parse(said["facts"], Facts, f"silo {silo}")
     except (BadInput, KeyError, TypeError):
         raise BadMessage(f"silo {silo} told no facts of its model", field="offer") from None
 
