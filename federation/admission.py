@@ -96,6 +96,7 @@ class Admission:
             leaving=spec.leaving,
             no_privacy=spec.no_privacy,
             exact_evaluation=spec.exact_evaluation,
+            unencrypted_inference=spec.unencrypted_inference,
             packages=spec.packages,
         )
 

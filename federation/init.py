@@ -16,6 +16,7 @@ from federation.documents import parse, read_yaml
 from federation.errors import BadInput
 from federation.home import Home
 from federation.membership import Membership
+from federation.policy import Policy
 from federation.schema import Dataset, FileSplit
 from federation.separate import refuse_shared_rows
 from federation.settings import AccountConfig, Federation, SiloConfig, Sizes, SourceConfig
@@ -69,7 +70,7 @@ def init_example(
         place.mkdir(parents=True, mode=0o700)
         chosen = {column: values[rows] for column, values in columns.items()}
         write_rows(place, founder.source, chosen | {"part": parts_of(len(rows))})
-    _found(home, dataset, schema, founders, accounts)
+    _found(home, dataset, schema, founders, accounts, Policy(kinds=("train", "infer")))
     return home
 
 
@@ -245,6 +246,7 @@ def _found(
     schema: Mapping[str, Any],
     founders: Mapping[str, _Founder],
     accounts: tuple[AccountConfig, ...],
+    policy: Policy = Policy(),  # noqa: B008 - frozen
 ) -> None:
     coordinator = SigningKey.generate()
     silo_keys = {name: SigningKey.generate() for name in founders}
@@ -262,7 +264,9 @@ def _found(
     }
     parse(facts, Federation, "federation.yaml")
     configs = {
-        name: SiloConfig(name=name, sources={dataset.name: founder.source}, accounts=accounts)
+        name: SiloConfig(
+            name=name, sources={dataset.name: founder.source}, accounts=accounts, policy=policy
+        )
         for name, founder in founders.items()
     }
     home.coordinator.mkdir(parents=True, mode=0o700)

@@ -15,7 +15,15 @@ from typing import Any
 
 from federation import jobs, pricing, statements, waiting
 from federation.attendance import Attendance
-from federation.errors import BadInput, BudgetRefused, IntegrityError, JobFailed, Missing
+from federation.errors import (
+    BadInput,
+    BudgetRefused,
+    IntegrityError,
+    JobFailed,
+    Missing,
+    NotFound,
+    PolicyRefused,
+)
 from federation.jobs.base import FACTS, CoordinatorContext, Outcome, PartyFacts, PartyQuote
 from federation.listening import Listening
 from federation.manifest import MANIFEST_LIFE, check_agreed, read_manifest
@@ -62,7 +70,7 @@ def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, Party
 
 def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
     """Price a job at every silo, with what would fit; reads no row and changes nothing."""
-    facts = parties.facts(spec.dataset)
+    facts = parties.facts(spec.dataset, spec.silos)
     quotes = quotes_of(spec, facts)
     lines = {silo: parties.price(silo, spec) for silo in quotes}
     document: dict[str, Any] = {
@@ -178,7 +186,7 @@ def coordinate(
                     deadline=job.spec.deadline,
                 )
             )
-    except (JobFailed, SecureError) as error:
+    except (JobFailed, BadInput, NotFound, PolicyRefused, SecureError) as error:
         job.save("failure", {"message": error.message, "code": error.code})
         job.update("stopped", error=error)
         return
@@ -285,7 +293,7 @@ def _facts(job: Job) -> dict[str, PartyFacts]:
 
 
 def _manifest(job: Job, parties: Parties, heads: Mapping[str, Head]) -> dict[str, Any]:
-    facts = parties.facts(job.spec.dataset)
+    facts = parties.facts(job.spec.dataset, job.spec.silos)
     quotes = quotes_of(job.spec, facts)
     issued = datetime.now(UTC)
     body = {
@@ -332,6 +340,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "stopped_early": outcome.stopped_early,
         "model": str(outcome.model) if outcome.model else None,
         "seconds": outcome.seconds,
+        "details": dict(outcome.details),
+        "text": list(outcome.text),
     }
 
 
@@ -348,7 +358,7 @@ def _document(job: Job, name: str) -> dict[str, Any]:
 
 def _refusal(error: Refused, silo: str, job: Job, parties: Parties) -> BudgetRefused:
     """A ledger's refusal, with the job's own epsilon and what would fit at every silo."""
-    fits = _fits(job.spec, parties, parties.federation.silos_with(job.spec.dataset))
+    fits = _fits(job.spec, parties, parties.holders(job.spec.dataset, job.spec.silos))
     line = parties.price(silo, job.spec)
     left = error.allowed if isinstance(error.allowed, dict) else {}
     return BudgetRefused(

@@ -8,7 +8,7 @@ logit per class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from federation.errors import BadInput
+from secure.ckks.modules import Quadratic, Square
 
 GROUP = "tacit.models"
 OWN = ("logistic", "mlp", "cnn")
@@ -123,7 +124,15 @@ class Image(nn.Module):
 
 
 def _activation(spec: Mapping[str, Any]) -> nn.Module:
-    return nn.Tanh() if spec["activation"] == "tanh" else nn.ReLU()
+    return _ACTIVATIONS[spec["activation"]]()
+
+
+_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "square": Square,
+    "quadratic": Quadratic,
+}
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -7,11 +7,13 @@ process, `federation.remote` reaches them over an exchange. What is asked is in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from federation.attendance import Attendance
+from federation.errors import NotFound
 from federation.home import Home
 from federation.jobs.base import FACTS, PartyFacts
 from federation.membership import Membership
@@ -58,16 +60,30 @@ class Parties(ABC):
     def close(self) -> None:
         """Let go of whatever reaches the silos."""
 
-    def facts(self, dataset: str) -> dict[str, PartyFacts]:
-        """Public facts of the silos that hold a data set, in the order of their names."""
+    def facts(self, dataset: str, silos: Collection[str] | None = None) -> dict[str, PartyFacts]:
+        """Public facts of the silos that hold a data set, or of some, in the order of names."""
         return {
             silo: FACTS.validate_python(self.call(silo, "facts", dataset=dataset))
-            for silo in self.federation.silos_with(dataset)
+            for silo in self.holders(dataset, silos)
         }
 
-    def check_sources(self, dataset: str) -> None:
-        """Look at the columns of every silo's source, and at no row."""
-        for silo in self.federation.silos_with(dataset):
+    def holders(self, dataset: str, silos: Collection[str] | None = None) -> tuple[str, ...]:
+        """The silos that hold a data set, or those of `silos`; `NotFound` where one does not."""
+        holding = self.federation.silos_with(dataset)
+        for silo in sorted(silos or ()):
+            if silo not in holding:
+                raise NotFound(
+                    f"silo {silo!r} does not hold {dataset!r} in this federation; these do: "
+                    f"{', '.join(holding) or 'none'}",
+                    field="silo",
+                    value=silo,
+                    allowed=list(holding),
+                )
+        return holding if silos is None else tuple(sorted(silos))
+
+    def check_sources(self, dataset: str, silos: Collection[str] | None = None) -> None:
+        """Look at the columns of every silo's source, or of some, and at no row."""
+        for silo in self.holders(dataset, silos):
             self.call(silo, "check_source", dataset=dataset)
 
     def price(self, silo: str, spec: JobSpec) -> dict[str, Any]:

@@ -31,11 +31,13 @@ Protection = Literal["dp", "masked", "encrypted", "public", "unprotected"]
 class Policy(Block):
     """One silo's rules. `kinds` are the kinds of job that may run here, on `datasets` (None: all).
 
-    `protections` are those under which something may leave. `unprotected` among them opens both of
+    `protections` are those under which something may leave. `unprotected` among them opens all of
     what follows, which open one thing each: `exact_evaluation` lets exact counts on the test part
-    leave, `no_privacy` lets a job train without differential privacy. `model_packages` names the
+    leave, `no_privacy` lets a job train without differential privacy, `unencrypted_inference` lets
+    rows go to another silo that predicts them, as they are or sealed. `model_packages` names the
     installed distributions whose models (entry points of group `tacit.models`) may run on this
-    silo's rows.
+    silo's rows. `queries` is how many rows of each other silo the models here predict, over all
+    jobs: who may ask often enough rebuilds a model from its answers.
 
     A job has at least `minimum_units` declared units over all its silos, and begins within `hours`;
     one that has begun goes on after them. One whose epsilon here is greater than `approval_above`
@@ -52,6 +54,8 @@ class Policy(Block):
     )
     exact_evaluation: bool = False
     no_privacy: bool = False
+    unencrypted_inference: bool = False
+    queries: Count = 100_000
     model_packages: tuple[str, ...] = ()
     minimum_units: Count = 1
     hours: Hours | None = None
@@ -97,6 +101,7 @@ def check(
     leaving: Collection[str],
     no_privacy: bool = False,
     exact_evaluation: bool = False,
+    unencrypted_inference: bool = False,
     packages: Sequence[str] = (),
 ) -> None:
     """Raise `PolicyRefused` where the silo's policy does not allow what the job asks.
@@ -143,7 +148,20 @@ def check(
             value="exact",
             allowed=["dp", "none"],
         )
-    through = protections(policy, no_privacy=no_privacy, exact_evaluation=exact_evaluation)
+    if unencrypted_inference and not _opens(policy, policy.unencrypted_inference):
+        raise PolicyRefused(
+            f"silo {silo}: its policy does not allow inference without encryption; ask for mode: "
+            "ckks, or let its owner set policy.unencrypted_inference",
+            field="mode",
+            value="plain or equivariant",
+            allowed=["ckks"],
+        )
+    through = protections(
+        policy,
+        no_privacy=no_privacy,
+        exact_evaluation=exact_evaluation,
+        unencrypted_inference=unencrypted_inference,
+    )
     closed = sorted(set(leaving) - through)
     if closed:
         raise PolicyRefused(
@@ -180,10 +198,18 @@ def check_hours(policy: Policy, *, silo: str, now: datetime) -> None:
         )
 
 
-def protections(policy: Policy, *, no_privacy: bool, exact_evaluation: bool) -> frozenset[str]:
+def protections(
+    policy: Policy,
+    *,
+    no_privacy: bool,
+    exact_evaluation: bool,
+    unencrypted_inference: bool = False,
+) -> frozenset[str]:
     """The protections that the gate lets through for one job, by what it asked and may have."""
-    opened = (no_privacy and _opens(policy, policy.no_privacy)) or (
-        exact_evaluation and _opens(policy, policy.exact_evaluation)
+    opened = (
+        (no_privacy and _opens(policy, policy.no_privacy))
+        or (exact_evaluation and _opens(policy, policy.exact_evaluation))
+        or (unencrypted_inference and _opens(policy, policy.unencrypted_inference))
     )
     priced = set(policy.protections) - {"unprotected"}
     return frozenset(priced | ({"unprotected"} if opened else set()))

@@ -48,6 +48,7 @@ def result_of(job: Job) -> dict[str, Any]:
         },
         "approvals": approvals_of(job),
         "metrics": outcome.get("metrics", {}),
+        "details": outcome.get("details", {}),
         "rounds": outcome.get("rounds", 0),
         "report": _path(job.directory / "report.md"),
         "model": outcome.get("model"),
@@ -94,7 +95,7 @@ def _markdown(
     lines = [
         f"# {job.spec.name}",
         "",
-        f"A {job.spec.kind} job on dataset `{job.spec.dataset}`, {outcome.get('rounds', 0)} rounds"
+        f"Kind `{job.spec.kind}` on dataset `{job.spec.dataset}`, {outcome.get('rounds', 0)} rounds"
         + (", stopped early on released metrics." if outcome.get("stopped_early") else "."),
         "",
         "## What it cost",
@@ -133,7 +134,7 @@ def _markdown(
         lines += ["", AggregationSpec.model_validate(aggregation).guarantee]
     if "budget" in plots:
         lines += ["", f"![Budget before and after]({plots['budget']})"]
-    lines += _metrics(outcome.get("metrics", {}))
+    lines += outcome.get("text") or _metrics(outcome.get("metrics", {}))
     if "metrics" in plots:
         lines += ["", f"![Released metrics by silo]({plots['metrics']})"]
     if "curve" in plots:

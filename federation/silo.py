@@ -284,6 +284,7 @@ class Silo:
                 self._policy.now(),
                 no_privacy=spec.no_privacy,
                 exact_evaluation=spec.exact_evaluation,
+                unencrypted_inference=spec.unencrypted_inference,
             )
 
         def rows(part: str) -> Part:
@@ -297,7 +298,7 @@ class Silo:
         return SiloContext(
             federation=self._federation.name,
             job=job,
-            role="trainer",
+            role=spec.role(self.name),
             spec=spec,
             quote=quote,
             facts=facts,
@@ -310,6 +311,9 @@ class Silo:
             directory=self._paths.jobs / job,
             rows=rows,
             deadline=deadline + spec.deadline,  # while others are waited for, nobody speaks
+            models=self._paths.models,
+            queries=self._policy.now().queries,
+            begin=lambda: self.ledger.mark_read(job),
         )
 
     def _reserved(self, job: str) -> tuple[ChargeState, Manifest]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,9 @@ from federation.limits import (
     refuse_other_kinds,
 )
 from privacy.events import Unit
+
+if TYPE_CHECKING:
+    from federation.schema import Dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names go into paths and subjects: lower case letters, digits, dot, dash, underscore."""
@@ -234,6 +238,23 @@ class JobSpec(Block):
     def exact_evaluation(self) -> bool:
         """Whether the job releases exact counts of its test rows."""
         return False
+
+    @property
+    def unencrypted_inference(self) -> bool:
+        """Whether rows go to another silo, to be predicted there, without encryption."""
+        return False
+
+    @property
+    def silos(self) -> frozenset[str] | None:
+        """The silos that take part; None: all that hold the data set."""
+        return None
+
+    def role(self, silo: str) -> str:
+        """What a silo does in the job."""
+        return "trainer"
+
+    def check(self, jobs: Path, dataset: Dataset) -> None:
+        """Refuse what the coordinator's own records of `jobs` show to be impossible."""
 
     @property
     def leaving(self) -> frozenset[str]:

@@ -37,6 +37,7 @@ policy:
   kinds: [{kinds}]
   exact_evaluation: false  # true: exact counts on the test part may leave, logged as unprotected
   no_privacy: false        # true: jobs may train without differential privacy, logged likewise
+  unencrypted_inference: false  # true: other silos' models may see rows, logged likewise
 
 ledger: ledger.db  # or a SQLAlchemy URL, such as postgresql+psycopg://...
 key: key

@@ -119,6 +119,33 @@ TRAIN = Deployment(
     job_variables=_QUIET,
 )
 
+INFER = Deployment(
+    name="infer",
+    flow_name="infer",
+    entrypoint="flows/infer.py:infer",
+    pool=pool_of(COORDINATOR),
+    description="Have one silo's rows predicted by another silo's model, encrypted or not.",
+    tags=(OWNED, "infer"),
+    limit=1,
+    parameters={
+        "home": "demo/federation",
+        "spec": {
+            "kind": "infer",
+            "name": "nightly",
+            "dataset": "breast-cancer",
+            "mode": "ckks",
+            "roles": {"data": "silo-1", "model": "silo-2"},
+            "model": {"job": "breast-cancer"},
+            "part": "test",
+            "rows": 64,
+            "batch_size": 16,
+        },
+    },
+    # Paused until somebody means it: a silo's rows leave it, if only encrypted.
+    schedules=(Schedule("nightly-predictions", "0 2 * * *", "Europe/Berlin"),),
+    job_variables=_QUIET,
+)
+
 DRIVE = Deployment(
     name="drive",
     flow_name="life-of-a-job",
@@ -130,7 +157,7 @@ DRIVE = Deployment(
     job_variables=_QUIET,
 )
 
-DEPLOYMENTS = (TRAIN, DRIVE)
+DEPLOYMENTS = (TRAIN, INFER, DRIVE)
 """All that runs at the coordinator."""
 
 

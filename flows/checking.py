@@ -16,5 +16,6 @@ from federation.spec import JobSpec
 def check(home: Home, spec: JobSpec, engine: Engine = "embedded") -> None:
     """Raise what the job would stumble over later; a refusal is left to the ledgers."""
     with engines.opened(home, engine) as parties:
-        quotes_of(spec, parties.facts(spec.dataset))
-        parties.check_sources(spec.dataset)
+        quotes_of(spec, parties.facts(spec.dataset, spec.silos))
+        parties.check_sources(spec.dataset, spec.silos)
+    spec.check(home.jobs, home.federation().dataset(spec.dataset))

@@ -145,7 +145,8 @@ class PartyQuote:
 class Outcome:
     """What the coordinator has at the end: released numbers and public files only.
 
-    `seconds`: what the rounds took, over all attempts at the job.
+    `seconds`: what the rounds took, over all attempts at the job. `details` are flat facts by name
+    and `text` lines of Markdown, for kinds that measure something else than `metrics`.
     """
 
     metrics: dict[str, Any]
@@ -154,14 +155,19 @@ class Outcome:
     stopped_early: bool
     model: Path | None
     seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    text: tuple[str, ...] = ()
 
 
 @dataclass
 class SiloContext:
     """What a party works with. `rows` records the first read in the ledger before it reads.
 
+    `begin` does the same where a party reads no row and yet something leaves.
+
     `members` are the identity keys of the silos that take part and `sizes` what each declares;
-    `directory` is where this one keeps what is its own in this job.
+    `directory` is where this one keeps what is its own in this job. `models` is where its owner
+    keeps models for others to ask, and `queries` how many rows of each silo they predict.
     """
 
     federation: str
@@ -179,6 +185,9 @@ class SiloContext:
     directory: Path
     rows: Callable[[str], Part]
     deadline: float
+    models: Path = Path("models")
+    queries: int = 0
+    begin: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -222,12 +231,10 @@ class CoordinatorContext:
             # A coordinator that dies now asks again, and gets the same bytes.
             self.endpoint.acknowledge(message)
             header = message.header
-            if header.sender not in awaited:
-                continue
-            if header.name == "fault":
+            if header.name == "fault":  # also of one that has answered, and works for another
                 self.attendance.lose([header.sender], _fault(header.sender, message.body))
-                awaited.remove(header.sender)
-            elif header.name == name and header.round == round:
+                awaited.discard(header.sender)
+            elif (header.name, header.round) == (name, round) and header.sender in awaited:
                 answers[header.sender] = message.body
                 awaited.remove(header.sender)
         self.attendance.close(step, answers)

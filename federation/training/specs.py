@@ -20,13 +20,14 @@ class ModelSpec(Block):
     """A model by name: logistic, mlp, cnn, or an entry point of an allow-listed package.
 
     `hidden` are the widths of an mlp's hidden layers, `channels` those of a cnn's convolutions,
-    `activation` what stands between layers.
+    `activation` what stands between layers: `square` and `quadratic` (a x^2 + b x + c, learned) are
+    computed exactly by encrypted inference.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     hidden: Widths = (64,)
     channels: Widths = (16, 32)
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Literal["tanh", "relu", "square", "quadratic"] = "tanh"
 
 
 class StrategySpec(Block):

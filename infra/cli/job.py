@@ -248,6 +248,12 @@ def show_result(document: dict[str, Any], screen: Console) -> None:
             told = "not resolvable" if value is None else f"{value:.3f}"
             table.add_row(name.replace("_", " "), told, span)
         screen.print(table)
+    if document.get("details"):
+        table = grid("\nWhat was done", "fact", "value")
+        for name, value in document["details"].items():
+            told = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(name.replace("_", " "), told)
+        screen.print(table)
     if document.get("report"):
         screen.print(f"\nReport  {document['report']}", soft_wrap=True)
     if document.get("model"):

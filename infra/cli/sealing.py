@@ -124,19 +124,17 @@ def attack(
 
 def load_model(path: Path) -> Model:
     """Read a model of a job, or a directory in the shape of Hugging Face's."""
-    from secure.equivariant import from_torch, read_directory
+    from secure.equivariant import read_directory
 
     if path.is_dir():
         return read_directory(path)
-    from collections import OrderedDict
-
     from pydantic import ValidationError
     from safetensors import SafetensorError
     from safetensors.torch import load
-    from torch import nn
 
     from federation.documents import read_yaml
-    from federation.models import Image, build_model
+    from federation.inference.sealed import sealable
+    from federation.models import build_model
     from federation.schema import Dataset
     from secure.equivariant.errors import BadModel
 
@@ -147,15 +145,7 @@ def load_model(path: Path) -> Model:
         network.load_state_dict(load(data))
     except (SafetensorError, ValidationError, KeyError, TypeError, RuntimeError):
         raise BadModel(f"{path}: not the model of a job", field="model", value=str(path)) from None
-    shape = tuple(dataset.input_shape)
-    if not isinstance(network, nn.Sequential):
-        return from_torch(network, shape)  # which refuses it by name
-    parts = OrderedDict(network.named_children())
-    for name, part in list(parts.items()):
-        if isinstance(part, Image):  # gives rows their channel; so does sealing
-            shape = tuple(part.shape)
-            del parts[name]
-    return from_torch(nn.Sequential(parts), shape)
+    return sealable(network, dataset.input_shape)
 
 
 def load_probes(path: Path | None, model: Model) -> Probes | None:

@@ -20,6 +20,7 @@ from federation.books import open_ledger, open_mirror, verification
 from federation.documents import parse
 from federation.errors import BudgetRefused, Missing, PolicyRefused
 from federation.home import Home
+from federation.inference.specs import Spec as InferSpec
 from federation.init import init_example
 from federation.record import Job
 from federation.remote import Remote
@@ -114,6 +115,26 @@ def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggreg
         assert line["epsilon"] == pytest.approx(quoted["silos"][name]["epsilon"], rel=1e-9)
     assert states(apart.home, job.id) == [State.SETTLED] * SILOS
     assert Path(result["model"]).exists()
+
+
+def test_rows_are_predicted_on_ciphertexts_between_two_processes(apart: Apart) -> None:
+    trained = apart.drive(Job.create(apart.home, spec(name="asked")))
+    asked = {
+        "kind": "infer",
+        "name": "ask",
+        "dataset": "breast-cancer",
+        "mode": "ckks",
+        "roles": {"data": "silo-1", "model": "silo-3"},
+        "model": {"job": trained["job_id"]},
+        "rows": 12,
+        "batch_size": 8,
+    }
+    job = Job.create(apart.home, parse(asked, InferSpec, "job"))
+    result = apart.drive(job)
+    assert result["status"] == "completed" and set(result["silos"]) == {"silo-1", "silo-3"}
+    predictions = list((apart.home.root / "silos").rglob("predictions.csv"))
+    assert predictions == [apart.home.silo("silo-1").jobs / job.id / "predictions.csv"]
+    assert len(predictions[0].read_text().splitlines()) == 13
 
 
 @pytest.mark.large
