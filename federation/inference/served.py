@@ -130,10 +130,6 @@ def check_published(spec: Spec, jobs: Path, dataset: Dataset) -> None:
         model = read_model(files, dataset, ours=True)
         if spec.mode == "ckks":
             readable(spec, model, dataset)
-        if spec.mode == "equivariant":
-            from federation.inference.sealed import sealable
-
-            sealable(model, dataset.input_shape)
 
 
 def read_model(files: Files, dataset: Dataset, *, ours: bool) -> nn.Module:

@@ -28,8 +28,8 @@ _GUARANTEES = {
         "**Obfuscation, not encryption.** Silo {node} computed on rows and weights that are turned "
         "by secret matrices; without the base model it saw neither as numbers, but which rows are "
         "equal and how alike any two are. Undone by: {model} together with {node}; {data} together "
-        "with {node}; anybody who sees the sealed model and has its base, or one close to it"
-        "{published}. Nothing proves the answers, and {node} can use the sealed model itself."
+        "with {node}; anybody who sees the sealed model and has its base, or one close to it. "
+        "Nothing proves the answers, and {node} can use the sealed model itself."
     ),
     "ckks": (
         "Silo {model} computed on ciphertexts under a key that silo {data} made and kept (CKKS, "
@@ -115,6 +115,11 @@ class Spec(JobSpec):
                 raise ValueError(f"{name} belongs to mode ckks; here: {self.mode}")
         if (self.roles.node is not None) != (self.mode == "equivariant"):
             raise ValueError("roles.node belongs to mode equivariant, which needs it")
+        if self.mode == "equivariant" and self.model.own is None:
+            raise ValueError(
+                "a sealing hides nothing from a node that has the base model, and every silo has "
+                "the models of train jobs; give model: {own: NAME}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -188,5 +193,4 @@ class Spec(JobSpec):
     @property
     def guarantee(self) -> str:
         """Who saw what, and what rests on that, in words for the report."""
-        published = " (this one is published to the federation)" if self.model.job else ""
-        return _GUARANTEES[self.mode].format(**self.roles.model_dump(), published=published)
+        return _GUARANTEES[self.mode].format(**self.roles.model_dump())

@@ -92,11 +92,14 @@ def test_a_cnn_has_the_channels_and_halvings_of_the_spec() -> None:
     )
 
 
-@pytest.mark.parametrize(("activation", "kind"), [("tanh", "Tanh"), ("relu", "ReLU")])
+@pytest.mark.parametrize(
+    ("activation", "kind"),
+    [("tanh", "Tanh"), ("relu", "ReLU"), ("square", "Square"), ("quadratic", "Quadratic")],
+)
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_the_activation_is_the_one_asked_for(name: str, activation: str, kind: str) -> None:
     kinds = {type(m).__name__ for m in build(name, GREY, activation=activation).modules()}
-    assert kinds & {"Tanh", "ReLU"} == {kind}
+    assert kinds & {"Tanh", "ReLU", "Square", "Quadratic"} == {kind}
 
 
 def test_a_cnn_refuses_rows_that_are_no_images() -> None:

@@ -348,9 +348,9 @@ def test_what_a_policy_does_not_allow_is_refused_before_anything_is_made(home: H
     assert not list(home.silo(DATA).jobs.glob("ask-*/sessions"))
 
 
-def own_model(home: Home, **changes: Any) -> None:
-    """The model silo's owner keeps a copy of the published model, with a changed description."""
-    path = next(home.jobs.glob("small-*/model/model.safetensors"))
+def own_model(home: Home, job: str = "small", **changes: Any) -> None:
+    """The model silo's owner keeps a copy of a published model, with a changed description."""
+    path = next(home.jobs.glob(f"{job}-*/model/model.safetensors"))
     said = json.loads(path.with_suffix(".json").read_text()) | changes
     models = home.silo(MODEL).models
     models.mkdir(exist_ok=True)
@@ -450,6 +450,7 @@ def test_a_damaged_message_ends_the_job_and_nothing_is_opened(
 SEALED: dict[str, Any] = {
     "mode": "equivariant",
     "roles": {"data": DATA, "model": MODEL, "node": "silo-3"},
+    "model": {"own": "ward"},
 }
 
 
@@ -457,15 +458,16 @@ def test_a_sealed_model_gives_the_plain_answers_and_says_what_it_is_worth(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(home, name="tanh", model=MLP, **QUICK)
+    own_model(home, "tanh")
     wire = Wire(monkeypatch)
-    result = infer(home, model={"job": "tanh"}, **SEALED)
+    result = infer(home, **SEALED)
     assert result["status"] == "completed"
     got = [[float(x["p_benign"]), float(x["p_malignant"])] for x in predicted(home, result)]
     np.testing.assert_allclose(got, expected(home, "tanh")[:20], atol=1e-6)
     assert result["details"]["protection"] == "obfuscation, not encryption"
     report = Path(result["report"]).read_text()
     assert report.lower().count("obfuscation, not encryption") == 2
-    assert "silo-2 together with silo-3" in report and "published to the federation" in report
+    assert "silo-2 together with silo-3" in report and "anybody who sees the sealed" in report
     # With the base model all is known, and the report says so.
     known = {k: v for k, v in result["details"].items() if k.startswith("weight matching, public")}
     assert list(known.values()) == [1.0] and "| weight matching | public base |" in report
@@ -489,6 +491,8 @@ def test_a_sealed_model_gives_the_plain_answers_and_says_what_it_is_worth(
         ({"roles": {"data": DATA, "model": MODEL, "node": DATA}}, "both together undo"),
         ({"roles": {"data": DATA, "model": MODEL}}, "roles.node belongs to mode equivariant"),
         ({"mode": "ckks"}, "roles.node belongs to mode equivariant"),
+        # Who trained a model has it: the node would, too.
+        ({"model": {"job": "small"}}, "hides nothing from a node that has the base model"),
     ],
 )
 def test_a_node_is_a_third_party(changes: dict[str, Any], said: str) -> None:
@@ -510,6 +514,7 @@ def test_a_node_is_a_third_party(changes: dict[str, Any], said: str) -> None:
 def test_a_killed_job_goes_on_and_every_row_is_predicted_once(
     home: Home, mode: str, point: str, times: int
 ) -> None:
+    own_model(home)
     job = Job.create(home, spec(**SEALED) if mode == "equivariant" else spec(mode=mode))
     kill(home, job, point, times)
     assert not (place(home, job.id) / "predictions.json").exists()
