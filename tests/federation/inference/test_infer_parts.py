@@ -9,20 +9,33 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from safetensors.torch import save as save_weights
 from tests_tabular import BY_COLUMN, FEATURES, dataset, write_csv
 
 from federation.documents import parse
 from federation.errors import NotFound, PolicyRefused
 from federation.inference.predictions import Answers, Predictions
 from federation.inference.quota import take
-from federation.inference.served import array_of, input_box, published, unpacked
+from federation.inference.served import (
+    EncryptedServed,
+    Files,
+    array_of,
+    input_box,
+    published,
+    read_model,
+    unpacked,
+)
 from federation.inference.specs import SESSIONS, Spec
+from federation.models import build_model
 from federation.release import LAST_ROUND
 from federation.schema import Dataset
 from federation.sources.rows import load_part
+from federation.training.specs import ModelSpec
+from secure.ckks.client import Client
 from secure.errors import BadMessage
 
 CELLS = st.one_of(
@@ -44,17 +57,41 @@ def test_whatever_a_source_holds_its_rows_lie_in_the_box(
     assert ((features >= low) & (features <= high)).all()
 
 
-def test_the_box_of_images_and_of_numbers() -> None:
-    image = {
+def images(height: int, width: int) -> Dataset:
+    said = {
         "name": "d",
-        "features": {"image": {"type": "image", "shape": [4, 5]}},
+        "features": {"image": {"type": "image", "shape": [height, width]}},
         "label": {"column": "y", "classes": ["a", "b"]},
         "split": {"by": "files"},
     }
-    low, high = input_box(parse(image, Dataset, "d"))
+    return parse(said, Dataset, "d")
+
+
+def test_the_box_of_images_and_of_numbers() -> None:
+    low, high = input_box(images(4, 5))
     assert low.tolist() == [0.0] * 20 and high.tolist() == [1.0] * 20
     low, high = input_box(dataset())
     assert low.tolist() == [-1.0, -1.0] + [0.0] * 8 and set(high.tolist()) == {1.0}
+
+
+def test_images_are_predicted_on_ciphertexts_as_by_the_model() -> None:
+    schema = images(8, 8)
+    said = ModelSpec(name="cnn", channels=(2,), activation="square").model_dump(mode="json")
+    weights = build_model(said, schema.input_shape, 2, seed=1).state_dict()
+    document = {"model": said, "dataset": schema.model_dump(mode="json")}
+    files = Files(save_weights(weights), json.dumps(document).encode())
+    model = read_model(Files.unpack(files.pack()), schema, ours=True)
+    asked = {"mode": "ckks", "roles": {"data": "a", "model": "b"}, "model": {"job": "j"}}
+    spec = Spec.model_validate({"name": "a", "dataset": "d", "rows": 1, "batch_size": 1} | asked)
+    served = EncryptedServed(spec, model, schema)
+    client = Client(served.compiled.plan)
+    served.server.register(client.keys())
+    rows = np.random.default_rng(0).uniform(*input_box(schema), (1, 64))
+    packed = served.answer(0, msgpack.packb([client.encrypt(rows)]))
+    opened = client.open(unpacked(packed, 1, "answers")[0])
+    with torch.no_grad():
+        plain = model(torch.from_numpy(rows).reshape(1, 1, 8, 8)).numpy()
+    assert np.abs(opened.values - plain).max() <= opened.errors[0] < 1e-3
 
 
 def answers(n: int, start: int = 0) -> Answers:
