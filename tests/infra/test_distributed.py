@@ -117,24 +117,52 @@ def test_a_job_runs_with_every_silo_in_a_process_of_its_own(apart: Apart, aggreg
     assert Path(result["model"]).exists()
 
 
-def test_rows_are_predicted_on_ciphertexts_between_two_processes(apart: Apart) -> None:
+ASK: dict[str, Any] = {
+    "kind": "infer",
+    "name": "ask",
+    "dataset": "breast-cancer",
+    "mode": "ckks",
+    "roles": {"data": "silo-1", "model": "silo-3"},
+    "rows": 12,
+    "batch_size": 4,
+}
+
+
+def asking(apart: Apart, **changes: Any) -> Job:
     trained = apart.drive(Job.create(apart.home, spec(name="asked")))
-    asked = {
-        "kind": "infer",
-        "name": "ask",
-        "dataset": "breast-cancer",
-        "mode": "ckks",
-        "roles": {"data": "silo-1", "model": "silo-3"},
-        "model": {"job": trained["job_id"]},
-        "rows": 12,
-        "batch_size": 8,
-    }
-    job = Job.create(apart.home, parse(asked, InferSpec, "job"))
+    asked = ASK | {"model": {"job": trained["job_id"]}} | changes
+    return Job.create(apart.home, parse(asked, InferSpec, "job"))
+
+
+def test_rows_are_predicted_on_ciphertexts_between_two_processes(apart: Apart) -> None:
+    job = asking(apart)
     result = apart.drive(job)
     assert result["status"] == "completed" and set(result["silos"]) == {"silo-1", "silo-3"}
     predictions = list((apart.home.root / "silos").rglob("predictions.csv"))
     assert predictions == [apart.home.silo("silo-1").jobs / job.id / "predictions.csv"]
     assert len(predictions[0].read_text().splitlines()) == 13
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("victim", ["silo-1", "silo-3"])
+def test_a_killed_session_of_either_silo_leaves_no_row_out(apart: Apart, victim: str) -> None:
+    job = asking(apart, rows=32)
+    killed = []
+
+    def blow(done: int, total: int) -> None:
+        if done == 3 and not killed:
+            killed.append(victim)
+            for pid in children(apart.silos[victim].pid):
+                os.kill(pid, signal.SIGKILL)
+
+    with job.working(), apart.parties() as parties, open_mirror(apart.home) as mirror:
+        lifecycle.reserve(job, parties, mirror)
+        lifecycle.start(job, parties, mirror)
+        lifecycle.coordinate(job, parties, progress=blow)
+        lifecycle.settle(job, parties, mirror)
+    assert killed and job.status == "settled"
+    lines = (apart.home.silo("silo-1").jobs / job.id / "predictions.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [str(row) for row in range(32)]
 
 
 @pytest.mark.large
