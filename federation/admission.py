@@ -94,9 +94,7 @@ class Admission:
             kind=spec.kind,
             dataset=spec.dataset,
             leaving=spec.leaving,
-            no_privacy=spec.no_privacy,
-            exact_evaluation=spec.exact_evaluation,
-            unencrypted_inference=spec.unencrypted_inference,
+            opens=spec.opens,
             packages=spec.packages,
         )
 

@@ -2,7 +2,7 @@
 
     >>> policy = Policy()
     >>> check(policy, silo="north", kind="train", dataset="heart", leaving={"dp"})
-    >>> sorted(protections(policy, no_privacy=False, exact_evaluation=False))
+    >>> sorted(protections(policy, opens=()))
     ['dp', 'encrypted', 'public']
 
 The defaults allow what is priced and nothing else. What a policy opens as `unprotected` is logged
@@ -14,6 +14,7 @@ Every refusal is made of public facts: the policy's own words, the job's spec, d
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -24,6 +25,43 @@ from federation.errors import PolicyRefused
 from federation.hours import Hours
 from federation.limits import Count, Within
 from federation.spec import Block, Name, PublicKey
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """One thing that leaves without a guarantee, and what its refusal says."""
+
+    what: str
+    instead: str
+    field: str
+    value: object
+    allowed: object
+
+
+_OPENINGS = {
+    "no_privacy": _Opening(
+        "training without privacy",
+        "ask for an epsilon",
+        "privacy.none",
+        True,
+        "an epsilon or a noise_multiplier",
+    ),
+    "exact_evaluation": _Opening(
+        "exact evaluation",
+        "ask for release: dp",
+        "evaluation.release",
+        "exact",
+        ["dp", "none"],
+    ),
+    "unencrypted_inference": _Opening(
+        "inference without encryption",
+        "ask for mode: ckks",
+        "mode",
+        "plain or equivariant",
+        ["ckks"],
+    ),
+}
+"""By the field of `Policy` that opens it."""
 
 Protection = Literal["dp", "masked", "encrypted", "public", "unprotected"]
 
@@ -99,14 +137,13 @@ def check(
     kind: str,
     dataset: str,
     leaving: Collection[str],
-    no_privacy: bool = False,
-    exact_evaluation: bool = False,
-    unencrypted_inference: bool = False,
+    opens: Collection[str] = (),
     packages: Sequence[str] = (),
 ) -> None:
     """Raise `PolicyRefused` where the silo's policy does not allow what the job asks.
 
-    `leaving`: the protections under which its releases would leave.
+    `leaving`: the protections under which its releases would leave; `opens`: the fields of a
+    policy that have to be true for it.
     """
     if kind not in policy.kinds:
         raise PolicyRefused(
@@ -132,36 +169,17 @@ def check(
                 value=package,
                 allowed=list(policy.model_packages),
             )
-    if no_privacy and not _opens(policy, policy.no_privacy):
-        raise PolicyRefused(
-            f"silo {silo}: its policy does not allow training without privacy; ask for an epsilon, "
-            "or let its owner set policy.no_privacy",
-            field="privacy.none",
-            value=True,
-            allowed="an epsilon or a noise_multiplier",
-        )
-    if exact_evaluation and not _opens(policy, policy.exact_evaluation):
-        raise PolicyRefused(
-            f"silo {silo}: its policy does not allow exact evaluation; ask for release: dp, or let "
-            "its owner set policy.exact_evaluation",
-            field="evaluation.release",
-            value="exact",
-            allowed=["dp", "none"],
-        )
-    if unencrypted_inference and not _opens(policy, policy.unencrypted_inference):
-        raise PolicyRefused(
-            f"silo {silo}: its policy does not allow inference without encryption; ask for mode: "
-            "ckks, or let its owner set policy.unencrypted_inference",
-            field="mode",
-            value="plain or equivariant",
-            allowed=["ckks"],
-        )
-    through = protections(
-        policy,
-        no_privacy=no_privacy,
-        exact_evaluation=exact_evaluation,
-        unencrypted_inference=unencrypted_inference,
-    )
+    for name in sorted(opens):
+        if not _open(policy, name):
+            said = _OPENINGS[name]
+            raise PolicyRefused(
+                f"silo {silo}: its policy does not allow {said.what}; {said.instead}, or let its "
+                f"owner set policy.{name}",
+                field=said.field,
+                value=said.value,
+                allowed=said.allowed,
+            )
+    through = protections(policy, opens)
     closed = sorted(set(leaving) - through)
     if closed:
         raise PolicyRefused(
@@ -198,23 +216,13 @@ def check_hours(policy: Policy, *, silo: str, now: datetime) -> None:
         )
 
 
-def protections(
-    policy: Policy,
-    *,
-    no_privacy: bool,
-    exact_evaluation: bool,
-    unencrypted_inference: bool = False,
-) -> frozenset[str]:
+def protections(policy: Policy, opens: Collection[str]) -> frozenset[str]:
     """The protections that the gate lets through for one job, by what it asked and may have."""
-    opened = (
-        (no_privacy and _opens(policy, policy.no_privacy))
-        or (exact_evaluation and _opens(policy, policy.exact_evaluation))
-        or (unencrypted_inference and _opens(policy, policy.unencrypted_inference))
-    )
+    opened = any(_open(policy, name) for name in opens)
     priced = set(policy.protections) - {"unprotected"}
     return frozenset(priced | ({"unprotected"} if opened else set()))
 
 
-def _opens(policy: Policy, flag: bool) -> bool:
-    """Whether one kind of unprotected release is open: by its own flag, or with all others."""
-    return flag or "unprotected" in policy.protections
+def _open(policy: Policy, name: str) -> bool:
+    """Whether one kind of unprotected release is open: by its own field, or with all others."""
+    return bool(getattr(policy, name)) or "unprotected" in policy.protections

@@ -280,12 +280,7 @@ class Silo:
         facts, quote = files.facts(), self._settling(job).quote(charge)
 
         def allowed() -> frozenset[str]:
-            return policy.protections(
-                self._policy.now(),
-                no_privacy=spec.no_privacy,
-                exact_evaluation=spec.exact_evaluation,
-                unencrypted_inference=spec.unencrypted_inference,
-            )
+            return policy.protections(self._policy.now(), spec.opens)
 
         def rows(part: str) -> Part:
             from federation.sources.rows import load_part

@@ -245,6 +245,12 @@ class JobSpec(Block):
         return False
 
     @property
+    def opens(self) -> frozenset[str]:
+        """The fields of a silo's policy that have to be true for the job."""
+        asked = ("no_privacy", "exact_evaluation", "unencrypted_inference")
+        return frozenset(name for name in asked if getattr(self, name))
+
+    @property
     def silos(self) -> frozenset[str] | None:
         """The silos that take part; None: all that hold the data set."""
         return None

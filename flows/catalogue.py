@@ -88,62 +88,60 @@ _ORDER: dict[str, Any] = {
 _QUIET = {"env": {"PREFECT_LOGGING_TO_API_ENABLED": "false"}}
 """What a job says stays on its machine, whoever's worker runs it; the server learns states."""
 
-TRAIN = Deployment(
-    name="train",
-    flow_name="train",
-    entrypoint="flows/train.py:train",
-    pool=pool_of(COORDINATOR),
-    description="Train one model across silos, each under its own privacy budget.",
-    tags=(OWNED, "train"),
-    limit=1,
-    parameters={
-        "home": "demo/federation",
-        "spec": {
-            "kind": "train",
-            "name": "weekly",
-            "dataset": "breast-cancer",
-            "model": {"name": "logistic"},
-            "strategy": {
-                "name": "fedavg",
-                "rounds": 20,
-                "local_steps": 10,
-                "batch_size": 32,
-                "learning_rate": 0.5,
-            },
-            "privacy": {"unit": "record", "epsilon": 0.5, "clip": 1.0},
-            "evaluation": {"split": "test", "release": "dp"},
+
+def _of_kind(spec: dict[str, Any], description: str, schedule: Schedule) -> Deployment:
+    """The deployment of a kind of job, one run at a time; its schedule is paused."""
+    kind = spec["kind"]
+    return Deployment(
+        name=kind,
+        flow_name=kind,
+        entrypoint=f"flows/{kind}.py:{kind}",
+        pool=pool_of(COORDINATOR),
+        description=description,
+        tags=(OWNED, kind),
+        limit=1,
+        parameters={"home": "demo/federation", "spec": spec},
+        schedules=(schedule,),
+        job_variables=_QUIET,
+    )
+
+
+TRAIN = _of_kind(
+    {
+        "kind": "train",
+        "name": "weekly",
+        "dataset": "breast-cancer",
+        "model": {"name": "logistic"},
+        "strategy": {
+            "name": "fedavg",
+            "rounds": 20,
+            "local_steps": 10,
+            "batch_size": 32,
+            "learning_rate": 0.5,
         },
+        "privacy": {"unit": "record", "epsilon": 0.5, "clip": 1.0},
+        "evaluation": {"split": "test", "release": "dp"},
     },
+    "Train one model across silos, each under its own privacy budget.",
     # Paused until somebody means it: every run is a charge.
-    schedules=(Schedule("weekly-retraining", "0 3 * * 1", "Europe/Berlin"),),
-    job_variables=_QUIET,
+    Schedule("weekly-retraining", "0 3 * * 1", "Europe/Berlin"),
 )
 
-INFER = Deployment(
-    name="infer",
-    flow_name="infer",
-    entrypoint="flows/infer.py:infer",
-    pool=pool_of(COORDINATOR),
-    description="Have one silo's rows predicted by another silo's model, encrypted or not.",
-    tags=(OWNED, "infer"),
-    limit=1,
-    parameters={
-        "home": "demo/federation",
-        "spec": {
-            "kind": "infer",
-            "name": "nightly",
-            "dataset": "breast-cancer",
-            "mode": "ckks",
-            "roles": {"data": "silo-1", "model": "silo-2"},
-            "model": {"job": "breast-cancer"},
-            "part": "test",
-            "rows": 64,
-            "batch_size": 16,
-        },
+INFER = _of_kind(
+    {
+        "kind": "infer",
+        "name": "nightly",
+        "dataset": "breast-cancer",
+        "mode": "ckks",
+        "roles": {"data": "silo-1", "model": "silo-2"},
+        "model": {"job": "breast-cancer"},
+        "part": "test",
+        "rows": 64,
+        "batch_size": 16,
     },
+    "Have one silo's rows predicted by another silo's model, encrypted or not.",
     # Paused until somebody means it: a silo's rows leave it, if only encrypted.
-    schedules=(Schedule("nightly-predictions", "0 2 * * *", "Europe/Berlin"),),
-    job_variables=_QUIET,
+    Schedule("nightly-predictions", "0 2 * * *", "Europe/Berlin"),
 )
 
 DRIVE = Deployment(

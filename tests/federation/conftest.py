@@ -5,11 +5,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from federation.home import Home
 from federation.init import init_example
+from federation.jobs.base import CoordinatorContext
 
 # Helpers beside the tests, importable by name under --import-mode=importlib.
 for _name in ("tabular", "jobs_here", "parties"):
@@ -35,3 +37,18 @@ def home(_founded: Path, tmp_path: Path) -> Iterator[Home]:
     """A fresh copy of the small federation."""
     shutil.copytree(_founded, tmp_path / "fed")
     yield Home(tmp_path / "fed")
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every answer that the coordinator gets from here on."""
+    answers: list[bytes] = []
+    ask = CoordinatorContext.ask
+
+    def listening(self: CoordinatorContext, *asked: Any) -> dict[str, bytes]:
+        got = ask(self, *asked)
+        answers.extend(got.values())
+        return got
+
+    monkeypatch.setattr(CoordinatorContext, "ask", listening)
+    return answers

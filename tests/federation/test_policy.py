@@ -17,14 +17,15 @@ from federation.policy import Current, Policy, check, check_hours, check_units, 
     ("policy", "asked", "field"),
     [
         (Policy(), {"kind": "audit"}, "kind"),
-        (Policy(), {"no_privacy": True}, "privacy.none"),
-        (Policy(), {"exact_evaluation": True}, "evaluation.release"),
-        (Policy(no_privacy=True), {"exact_evaluation": True}, "evaluation.release"),
-        (Policy(exact_evaluation=True), {"no_privacy": True}, "privacy.none"),
+        (Policy(), {"opens": ["no_privacy"]}, "privacy.none"),
+        (Policy(), {"opens": ["exact_evaluation"]}, "evaluation.release"),
+        (Policy(no_privacy=True), {"opens": ["exact_evaluation"]}, "evaluation.release"),
+        (Policy(exact_evaluation=True), {"opens": ["no_privacy"]}, "privacy.none"),
         (Policy(datasets=("lungs",)), {}, "dataset"),
         (Policy(protections=("public",)), {}, "policy.protections"),
         (Policy(), {"leaving": {"masked"}}, "policy.protections"),
         (Policy(), {"leaving": {"unprotected"}}, "policy.protections"),
+        (Policy(no_privacy=True), {"opens": ["unencrypted_inference"]}, "mode"),
         (Policy(model_packages=("ours",)), {"packages": ["theirs"]}, "model.name"),
     ],
 )
@@ -43,10 +44,10 @@ def test_what_is_not_allowed_is_refused(
     [
         (Policy(datasets=("heart",)), {}),
         (Policy(protections=("dp", "masked")), {"leaving": {"dp", "masked"}}),
-        (Policy(no_privacy=True), {"no_privacy": True, "leaving": {"dp", "unprotected"}}),
+        (Policy(no_privacy=True), {"opens": ["no_privacy"], "leaving": {"dp", "unprotected"}}),
         (
             Policy(protections=("dp", "unprotected")),
-            {"no_privacy": True, "exact_evaluation": True, "leaving": {"unprotected"}},
+            {"opens": ["no_privacy", "exact_evaluation"], "leaving": {"unprotected"}},
         ),
     ],
 )
@@ -111,8 +112,8 @@ def test_a_policy_that_contradicts_itself_is_bad_input(said: dict[str, object], 
 def test_settings_written_before_these_fields_existed_mean_what_they_meant() -> None:
     old = parse({"kinds": ["train"], "exact_evaluation": True, "no_privacy": False}, Policy, "old")
     closed = {"dp", "encrypted", "public"}
-    assert protections(old, no_privacy=False, exact_evaluation=False) == closed
-    assert protections(old, no_privacy=False, exact_evaluation=True) == closed | {"unprotected"}
+    assert protections(old, ()) == closed
+    assert protections(old, ["exact_evaluation"]) == closed | {"unprotected"}
     assert old.hours is None and old.approval_above is None and old.minimum_units == 1
 
 
@@ -122,7 +123,8 @@ def test_unprotected_leaves_only_where_both_job_and_policy_say_so() -> None:
             policy = Policy(no_privacy=allow_none, exact_evaluation=allow_exact)
             for asks_none in (False, True):
                 for asks_exact in (False, True):
-                    through = protections(policy, no_privacy=asks_none, exact_evaluation=asks_exact)
+                    asked = {"no_privacy": asks_none, "exact_evaluation": asks_exact}
+                    through = protections(policy, [name for name, asks in asked.items() if asks])
                     opened = (allow_none and asks_none) or (allow_exact and asks_exact)
                     assert ("unprotected" in through) == opened
                     assert {"dp", "public"} <= through

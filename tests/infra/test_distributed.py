@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,13 @@ class Apart:
     def parties(self) -> AbstractContextManager[Remote]:
         return engines.over_exchange(self.home)
 
-    def drive(self, job: Job) -> dict[str, Any]:
+    def drive(
+        self, job: Job, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, Any]:
         with job.working(), self.parties() as parties, open_mirror(self.home) as mirror:
             lifecycle.reserve(job, parties, mirror)
             lifecycle.start(job, parties, mirror)
-            lifecycle.coordinate(job, parties)
+            lifecycle.coordinate(job, parties, progress=progress)
             lifecycle.settle(job, parties, mirror)
             publish(job)
         return result_of(job)
@@ -155,12 +157,8 @@ def test_a_killed_session_of_either_silo_leaves_no_row_out(apart: Apart, victim:
             for pid in children(apart.silos[victim].pid):
                 os.kill(pid, signal.SIGKILL)
 
-    with job.working(), apart.parties() as parties, open_mirror(apart.home) as mirror:
-        lifecycle.reserve(job, parties, mirror)
-        lifecycle.start(job, parties, mirror)
-        lifecycle.coordinate(job, parties, progress=blow)
-        lifecycle.settle(job, parties, mirror)
-    assert killed and job.status == "settled"
+    result = apart.drive(job, progress=blow)
+    assert killed and result["status"] == "completed"
     lines = (apart.home.silo("silo-1").jobs / job.id / "predictions.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == [str(row) for row in range(32)]
 
@@ -268,12 +266,8 @@ def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, vic
                     child.wait()
                     apart.silos[name] = apart.serve(name)
 
-    with job.working(), apart.parties() as parties, open_mirror(apart.home) as mirror:
-        lifecycle.reserve(job, parties, mirror)
-        lifecycle.start(job, parties, mirror)
-        lifecycle.coordinate(job, parties, progress=blow)
-        lifecycle.settle(job, parties, mirror)
-    assert killed and job.status == "settled"
+    result = apart.drive(job, progress=blow)
+    assert killed and result["status"] == "completed"
     assert states(apart.home, job.id) == [State.SETTLED] * SILOS
     ledger = open_ledger(apart.home, name)
     rounds = [e.data["round"] for e in ledger.entries() if e.kind == "egress" and e.job == job.id]

@@ -18,7 +18,6 @@ from federation.books import open_ledger, open_mirror
 from federation.embedded import Embedded
 from federation.errors import BadInput
 from federation.home import Home
-from federation.jobs.base import CoordinatorContext
 from federation.lifecycle import quotes_of
 from federation.record import Job
 from federation.releaselog import ReleaseLog
@@ -95,16 +94,7 @@ def test_an_encrypted_job_gives_the_model_of_a_plain_one(home: Home) -> None:
     np.testing.assert_allclose(models[0], models[1], rtol=0, atol=stated)
 
 
-def test_no_update_reaches_the_coordinator(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[bytes] = []
-    ask = CoordinatorContext.ask
-
-    def listening(self: CoordinatorContext, *asked: Any) -> dict[str, bytes]:
-        answers = ask(self, *asked)
-        heard.extend(answers.values())
-        return answers
-
-    monkeypatch.setattr(CoordinatorContext, "ask", listening)
+def test_no_update_reaches_the_coordinator(home: Home, heard: list[bytes]) -> None:
     job = coordinated(home)
     assert job.status == "coordinated" and len(heard) > 3 * 6
     for silo in home.silo_names():

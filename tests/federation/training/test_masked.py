@@ -20,7 +20,6 @@ from federation.embedded import Embedded
 from federation.errors import BadInput
 from federation.home import Home
 from federation.init import init_example
-from federation.jobs.base import CoordinatorContext
 from federation.lifecycle import quotes_of
 from federation.record import Job
 from federation.releaselog import ReleaseLog
@@ -92,16 +91,7 @@ def test_a_masked_job_gives_the_model_of_a_plain_one(home: Home) -> None:
     np.testing.assert_allclose(models[0], models[1], atol=1e-6)
 
 
-def test_no_update_reaches_the_coordinator(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[bytes] = []
-    ask = CoordinatorContext.ask
-
-    def listening(self: CoordinatorContext, *asked: Any) -> dict[str, bytes]:
-        answers = ask(self, *asked)
-        heard.extend(answers.values())
-        return answers
-
-    monkeypatch.setattr(CoordinatorContext, "ask", listening)
+def test_no_update_reaches_the_coordinator(home: Home, heard: list[bytes]) -> None:
     with Embedded(home) as parties, open_mirror(home) as mirror:
         job = started(home, parties, mirror)
         lifecycle.coordinate(job, parties)

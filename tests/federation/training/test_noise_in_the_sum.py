@@ -22,7 +22,6 @@ from federation.errors import BadInput, BudgetRefused, PolicyRefused
 from federation.home import Home
 from federation.init import init_example
 from federation.jobs import train
-from federation.jobs.base import CoordinatorContext
 from federation.lifecycle import quotes_of
 from federation.models import build_model
 from federation.record import Job
@@ -78,38 +77,35 @@ def weights(path: str) -> np.ndarray:
     return np.concatenate([t.double().numpy().ravel() for _, t in sorted(tensors.items())[::-1]])
 
 
-def test_the_model_moves_against_the_sum_of_the_parts(home: Home) -> None:
-    with Embedded(opened(home)) as parties, open_mirror(home) as mirror:
+def once(home: Home) -> Job:
+    """A job of one round, up to its outcome."""
+    with Embedded(home) as parties, open_mirror(home) as mirror:
         job = Job.create(home, spec(**ONCE))
         lifecycle.reserve(job, parties, mirror)
         lifecycle.start(job, parties, mirror)
         lifecycle.coordinate(job, parties)
-        outcome = job.document("outcome")
-        assert outcome is not None
-        total = sum(parts_of(home, job.id).values())
+    return job
+
+
+def assert_moved(job: Job, total: Any) -> None:
+    """The model of a job went against this sum of three silos' parts, from zero."""
+    outcome = job.document("outcome")
+    assert outcome is not None
     gradient = total * 2.0**-PLAN.exponent / (3 * 32)
     np.testing.assert_array_equal(weights(outcome["model"]), np.float32(-RATE * gradient))
 
 
-def test_only_integers_under_masks_leave(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[bytes] = []
-    ask = CoordinatorContext.ask
+def test_the_model_moves_against_the_sum_of_the_parts(home: Home) -> None:
+    job = once(opened(home))
+    assert_moved(job, sum(parts_of(home, job.id).values()))
 
-    def listening(self: CoordinatorContext, *asked: Any) -> dict[str, bytes]:
-        answers = ask(self, *asked)
-        heard.extend(answers.values())
-        return answers
 
-    monkeypatch.setattr(CoordinatorContext, "ask", listening)
-    with Embedded(opened(home)) as parties, open_mirror(home) as mirror:
-        job = Job.create(home, spec(**ONCE))
-        lifecycle.reserve(job, parties, mirror)
-        lifecycle.start(job, parties, mirror)
-        lifecycle.coordinate(job, parties)
-        assert job.status == "coordinated"
-        for integers in parts_of(home, job.id).values():
-            assert len(integers) == PLAN.dimension and np.abs(integers).max() > 1000
-            assert not any(integers.tobytes()[:24] in body for body in heard)
+def test_only_integers_under_masks_leave(home: Home, heard: list[bytes]) -> None:
+    job = once(opened(home))
+    assert job.status == "coordinated"
+    for integers in parts_of(home, job.id).values():
+        assert len(integers) == PLAN.dimension and np.abs(integers).max() > 1000
+        assert not any(integers.tobytes()[:24] in body for body in heard)
 
 
 def test_a_part_is_the_rounded_sum_and_this_silos_share() -> None:
@@ -204,16 +200,9 @@ def test_a_silo_that_drops_out_is_priced_and_left_out(
         return answer(self, step, round, body)
 
     monkeypatch.setattr(masked.MaskedSilo, "answer", stopping)
-    with Embedded(home) as parties, open_mirror(home) as mirror:
-        job = Job.create(home, spec(**ONCE))
-        lifecycle.reserve(job, parties, mirror)
-        lifecycle.start(job, parties, mirror)
-        lifecycle.coordinate(job, parties)
-        outcome = job.document("outcome")
-        assert outcome is not None
-        total = sum(part for silo, part in parts_of(home, job.id).items() if silo != "silo-3")
-    gradient = total * 2.0**-PLAN.exponent / (3 * 32)
-    np.testing.assert_array_equal(weights(outcome["model"]), np.float32(-RATE * gradient))
+    job = once(home)
+    parts = parts_of(home, job.id)
+    assert_moved(job, sum(part for silo, part in parts.items() if silo != "silo-3"))
 
 
 def test_killed_and_resumed_adds_no_new_noise(home: Home) -> None:
