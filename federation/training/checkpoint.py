@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -178,7 +178,7 @@ def _expected(body: bytes, like: State, silo: str) -> State:
             raise BadMessage(f"the update of {silo} does not fit the model at {name}", field=name)
     if set(update) != set(like):
         raise BadMessage(f"the update of {silo} has names that the model has not", field="update")
-    if not all(np.isfinite(value.numpy()).all() for value in update.values()):
+    if not all(torch.isfinite(value).all() for value in update.values()):
         raise JobFailed(
             f"the model diverged at {silo}: its update holds values that are not finite; a smaller "
             "learning_rate or clip keeps steps smaller",

@@ -1,7 +1,7 @@
 """Statements that are compiled once per kind of database and run on the driver's own cursor.
 
-An append runs half a dozen of them, each of which is a few microseconds of work in the database;
-through `Connection.execute` each took ten times that. Transactions stay SQLAlchemy's own.
+An append runs half a dozen of them, and what `Connection.execute` does around each takes longer
+than the database does. Transactions stay SQLAlchemy's own.
 """
 
 from __future__ import annotations
