@@ -137,7 +137,7 @@ def test_bad_input_exits_2_and_names_the_field(
 def test_over_budget_exits_3_and_says_what_would_fit(
     fed: Path, tacit_json: Any, tmp_path: Path
 ) -> None:
-    spec = write(tmp_path / "big.yaml", privacy={"epsilon": 500.0})
+    spec = write(tmp_path / "big.yaml", privacy={"epsilon": 60.0})
     assert tacit_json("quote", spec, "--home", fed)["admissible"] is False
     before = [a["used"] for a in tacit_json("budget", "show", "--home", fed)["accounts"]]
     error = tacit_json("run", spec, "--home", fed, code=3)["error"]

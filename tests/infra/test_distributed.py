@@ -241,7 +241,9 @@ def test_a_silo_that_does_not_answer_is_named(apart: Apart, monkeypatch: Any) ->
         apart.silos[name] = apart.serve(name)
 
 
-@pytest.mark.parametrize("victim", ["session", "silo", "nats"])
+@pytest.mark.parametrize(
+    "victim", ["session", pytest.param("silo", marks=pytest.mark.large), "nats"]
+)
 def test_a_killed_process_stops_no_job_and_costs_nothing_twice(apart: Apart, victim: str) -> None:
     name = apart.home.silo_names()[0]
     long = SPEC["strategy"] | {"rounds": 30, "local_steps": 10}
