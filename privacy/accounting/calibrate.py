@@ -82,17 +82,18 @@ def noise_multiplier(
             allowed=f"> {spent:.4g}",
         )
     target = epsilon * (1 - GAP / 2)
-    failing = -math.inf
-    for _ in range(30):
+    failing, reach = -math.inf, 1
+    for _ in range(60):
         if spent >= epsilon * (1 - GAP) or enough - failing < 1e-6 or enough <= low:
             break
-        # epsilon falls like a power of sigma nearby; step down by the ratio that is missing.
-        guess = max(enough + math.log(max(spent, 1e-12) / target), low)
+        # epsilon falls like a power of sigma nearby; step down by the ratio that is missing. Where
+        # a part that sigma does not scale is most of the cost it hardly moves: reach further.
+        guess = max(enough + reach * math.log(max(spent, 1e-12) / target), low)
         if guess <= failing:
             guess = (enough + failing) / 2
         trial = price(guess)
         if trial <= epsilon:
-            enough, spent = guess, trial
+            enough, spent, reach = guess, trial, 2 * reach
         else:
             failing = guess
     return math.exp(enough)

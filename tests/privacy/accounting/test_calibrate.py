@@ -81,6 +81,20 @@ def test_no_calibrated_plan_overshoots_at_large(seed):
     check(seed, 100)
 
 
+def test_noise_comes_down_from_the_top_where_rdp_sees_no_room():
+    """By RDP the histogram alone costs too much; the tight price leaves room for steps."""
+
+    def build(sigma):
+        steps = Repeat(times=62, of=Poisson(rate=0.027, of=Gaussian(sigma=sigma)))
+        return All(of=(steps, DiscreteGaussian(sigma=19.0)))
+
+    delta, replace = 4.7e-5, Relation.REPLACE
+    assert rdp.epsilon(build(calibrate.LARGEST), delta, replace) > 0.233
+    sigma = calibrate.noise_multiplier(build, epsilon=0.233, delta=delta, relation=replace)
+    assert 0.99 * 0.233 <= pld.job_epsilon(build(sigma), delta, replace) <= 0.233
+    assert sigma < 20
+
+
 def test_a_plan_at_subject_level_is_calibrated_for_its_records():
     def exchanged(sigma):
         step = Poisson(rate=0.1, of=Gaussian(sigma=sigma))
