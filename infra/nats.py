@@ -88,6 +88,7 @@ def configuration(
                 "key_file": str(certificates / "server.key"),
                 "ca_file": str(certificates / "ca.pem"),
                 "verify": True,
+                "handshake_first": True,  # not even the server's greeting is clear text
                 "min_version": "1.3",
                 "timeout": 5,
             },

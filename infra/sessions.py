@@ -22,7 +22,7 @@ from federation.errors import Missing
 from federation.home import Home
 from federation.manifest import JOB
 from federation.settings import DockerIsolation, SiloConfig
-from infra.isolation import LABEL, become, confine, container
+from infra.isolation import LABEL, confine, container
 from infra.warm import WarmChildren
 
 PATIENCE = 60.0
@@ -41,8 +41,6 @@ class ChildSessions:
         if isinstance(held, DockerIsolation):
             self._held = Containers(home, config, held)
         else:
-            if held.user is not None:
-                become(held.user, home.silo(silo).directory)
             self._held = Processes(home, silo)
 
     def join(self, job: str) -> None:

@@ -20,6 +20,10 @@ MAX_BODY = 1 << 30
 """Largest body accepted, in bytes."""
 
 
+_BIN32 = b"\xc6"
+"""What msgpack puts before the length of bytes, in four bytes, and the bytes."""
+
+
 class Signer(Protocol):
     """Whoever signs envelopes: `secure.keys.SigningKey`."""
 
@@ -62,8 +66,12 @@ def seal(header: Header, body: bytes, key: Signer) -> bytes:
     """Return the signed envelope of `body`."""
     bound = {name: getattr(header, name) for name in _TYPES} | {"digest": digest(body)}
     head: bytes = msgpack.packb(bound)
-    packed: bytes = msgpack.packb([head, key.sign(head), body])
-    return packed
+    front = msgpack.Packer(autoreset=False)
+    front.pack_array_header(3)
+    front.pack(head)
+    front.pack(key.sign(head))
+    # msgpack's own packing of a large body copies it as its buffer grows.
+    return b"".join((front.bytes(), _BIN32, len(body).to_bytes(4, "big"), body))
 
 
 def open_envelope(

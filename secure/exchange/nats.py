@@ -191,6 +191,7 @@ class NatsConnection:
                 access.url,
                 name=self.party,
                 tls=tls,
+                tls_handshake_first=True,
                 nkeys_seed_str=access.seed.read_text().strip(),
                 inbox_prefix=f"_INBOX_{token(self.party)}".encode(),
                 max_reconnect_attempts=-1,

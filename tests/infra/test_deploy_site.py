@@ -6,6 +6,7 @@ files ask for; health is what the files' own checks say. Only the images are mis
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
+import psutil
 import pytest
 import redis
 import yaml
@@ -34,6 +36,7 @@ from infra.prefect_site import Site
 from infra.process import free_port, start, stop
 from privacy.ledger import State
 from secure.keys import SigningKey
+from tests.infra.tapping import Tap, records
 
 DEPLOY = Path(__file__).resolve().parents[2] / "infra" / "deploy"
 NAME = "north"
@@ -170,6 +173,33 @@ def _ping(url: str) -> bool:
             return False
 
 
+class Wires:
+    """All that a silo may talk to, each over a wire that is tapped; what else it opens is seen."""
+
+    def __init__(self, silo: Home) -> None:
+        self._home = silo
+        said = yaml.safe_load(silo.exchange_file.read_text())
+        self.taps = {}
+        for name, url in said.items():
+            port = url.removesuffix("/api").rpartition(":")[2]
+            self.taps[name] = Tap(int(port))
+            said[name] = url.replace(port, str(self.taps[name].port))
+        silo.exchange_file.write_text(yaml.safe_dump(said))
+        self.elsewhere: set[str] = set()
+
+    def watch(self, process: int) -> None:
+        """Look once at what a process and its children are connected to."""
+        known = {tap.port for tap in self.taps.values()}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process)
+            for one in (parent, *parent.children(recursive=True)):
+                for connection in one.net_connections("inet"):
+                    if connection.raddr and connection.raddr.port not in known:
+                        self.elsewhere.add(f"{one.name()} to {connection.raddr}")
+                    if connection.status == psutil.CONN_LISTEN:
+                        self.elsewhere.add(f"{one.name()} listens at {connection.laddr}")
+
+
 @pytest.fixture
 def sites(tmp_path: Path) -> Iterator[tuple[Running, Running]]:
     fed, silo = enrolled(tmp_path)
@@ -187,21 +217,29 @@ def test_a_job_runs_on_the_commands_of_both_sites(
     sites: tuple[Running, Running], tmp_path: Path
 ) -> None:
     coordinator, silo = sites
+    wires = Wires(silo.home)
     coordinator.begin("coordinator", "proxy", "services")
     silo.begin("silo")
     health.check(silo.home, f"{SILO}{NAME}")
+    status = tacit("status", "--home", coordinator.home.root)
+    assert status["prefect"]["answers"] and status["silos"][NAME]["worker"]
 
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(SPEC))
     words = ("submit", tmp_path / "job.yaml", "--wait", "--home", coordinator.home.root, "--json")
-    done = subprocess.run(
+    submitted = subprocess.Popen(
         [Path(sys.executable).with_name("tacit"), *map(str, words)],
         env={k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TACIT_"))},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout)
+    deadline = time.monotonic() + 120
+    while submitted.poll() is None and time.monotonic() < deadline:
+        wires.watch(silo.children["silo"].pid)
+        time.sleep(0.02)
+    said, _ = submitted.communicate(timeout=1)
+    assert submitted.returncode == 0, said
+    result = json.loads(said)
     assert result["status"] == "completed" and set(result["silos"]) == {NAME}
 
     ledger = open_ledger(silo.home, NAME)
@@ -215,6 +253,16 @@ def test_a_job_runs_on_the_commands_of_both_sites(
     asked = {"flow_runs": {"tags": {"all_": [result["job_id"]]}}}
     runs = {run["work_pool_name"]: run for run in site.ask("/flow_runs/filter", asked)}
     assert runs[f"tacit-{NAME}"]["state_type"] == "COMPLETED"
+
+    # The silo talked to two places only, listened at none, and every byte both ways was TLS.
+    assert wires.elsewhere == set()
+    for name, tap in wires.taps.items():
+        heard = [bytes(way) for way in tap.heard]
+        assert sum(map(len, heard)) > 10_000, name
+        for way in filter(None, heard):
+            kinds = list(records(way))
+            assert kinds[0] == "handshake" and set(kinds[3:]) <= {"application_data"}, name
+            assert result["job_id"].encode() not in way
 
     # An event went from the server over Redis to the services, which wrote it down.
     told = {"filter": {"event": {"prefix": ["tacit.charge"]}}, "limit": 50}
