@@ -191,7 +191,9 @@ def examine(home: Home) -> dict[str, Any]:
             answers = True
             lines = {silo: parties.hello(silo) for silo in silos}
     # Where containers run the site there is no supervisor to say that Prefect is part of it.
-    here = document.get("prefect") if document is not None else answers and Site.of(home) is not None
+    here = (
+        document.get("prefect") if document is not None else answers and Site.of(home) is not None
+    )
     prefect = _examine_prefect(home) if here else None
     for silo in silos:
         lines[silo]["worker"] = None if prefect is None else _online(home, silo)
