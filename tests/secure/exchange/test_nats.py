@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import time
 from datetime import timedelta
@@ -192,6 +193,11 @@ def test_only_tls_1_3_by_the_federations_own_authority_is_spoken(
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(Exception, match=r"(?i)protocol|version"):
         enter(stack, old)
+    port = int(stack.access["north"].url.rpartition(":")[2])
+    with socket.create_connection((host, port), timeout=2) as bare:
+        bare.settimeout(0.5)
+        with pytest.raises(TimeoutError):  # nothing is said in clear text, not even a greeting
+            bare.recv(1)
 
 
 def enter(stack: Stack, tls: ssl.SSLContext) -> None:
@@ -201,6 +207,7 @@ def enter(stack: Stack, tls: ssl.SSLContext) -> None:
         connection = await client.connect(
             stack.access["north"].url,
             tls=tls,
+            tls_handshake_first=True,
             nkeys_seed_str=(stack.directory / "north.nk").read_text(),
             allow_reconnect=False,
         )
