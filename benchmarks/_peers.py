@@ -53,9 +53,17 @@ class Peer:
         return python
 
     def run(
-        self, python: Path, data: Path, job: Mapping[str, Any], environment: Mapping[str, str]
+        self,
+        python: Path,
+        data: Path,
+        job: Mapping[str, Any],
+        environment: Mapping[str, str],
+        program: str | None = None,
     ) -> dict[str, Any]:
-        """Run the peer's program; its last line of output, with `total`, the process's seconds."""
+        """Run the peer's program, or another of its; its last line of output, with `total`.
+
+        `total` is the seconds of the process.
+        """
         environment = dict(environment) | {
             "BENCH_DATA": str(data),
             "BENCH_JOB": json.dumps(job),
@@ -64,7 +72,7 @@ class Peer:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # 15 of its own; other load shall weigh the same on both
         }
-        done = timed([python, PROGRAMS / f"{self.program}.py"], environment=environment)
+        done = timed([python, PROGRAMS / f"{program or self.program}.py"], environment=environment)
         answer: dict[str, Any] = json.loads(done.out.strip().splitlines()[-1])
         return answer | {"total": done.seconds}
 

@@ -49,14 +49,8 @@ def confine(isolation: ProcessIsolation) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def become(user: str, directory: Path) -> None:
-    """Run as `user` from now on, for good, where this process is root.
-
-    The silo's directory has to belong to that user, who writes ledger and releases there. Raises
-    `BadInput` where there is no such user, or the directory is somebody else's.
-    """
-    if os.geteuid() != 0:
-        return
+def owner(user: str, directory: Path) -> pwd.struct_passwd:
+    """The account of a silo's user. `BadInput` where none is, or the directory is another's."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -73,6 +67,17 @@ def become(user: str, directory: Path) -> None:
             value=user,
             allowed="the owner of the silo's directory, and not root",
         )
+    return entry
+
+
+def become(user: str, directory: Path) -> None:
+    """Run as `user` from now on, for good, where this process is root.
+
+    The silo's directory has to belong to that user, who writes ledger and releases there.
+    """
+    if os.geteuid() != 0:
+        return
+    entry = owner(user, directory)
     library, tie = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
     library.prctl(PR_GET_PDEATHSIG, ctypes.byref(tie))
     os.initgroups(user, entry.pw_gid)
@@ -80,6 +85,33 @@ def become(user: str, directory: Path) -> None:
     os.setuid(entry.pw_uid)
     library.prctl(PR_SET_PDEATHSIG, tie.value)  # who changes their user loses the tie to the parent
     os.environ["HOME"] = entry.pw_dir
+
+
+def check_reads(user: str, directory: Path) -> None:
+    """Refuse, as root, a user who cannot read Python, Tacit and the silo's settings (`BadInput`).
+
+    What was started as root may lie where root alone looks.
+    """
+    if os.geteuid() != 0:
+        return
+    entry, groups = owner(user, directory), os.getgroups()
+    for path in (Path(os.__file__), Path(__file__), directory / "silo.yaml"):
+        os.setgroups([])
+        os.setegid(entry.pw_gid)
+        os.seteuid(entry.pw_uid)
+        try:
+            path.open("rb").close()
+        except OSError:
+            raise BadInput(
+                f"isolation.user: {user!r} cannot read {path}; Python, Tacit and the home have to "
+                "be where that user can read them",
+                field="isolation.user",
+                value=user,
+            ) from None
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
 
 
 def container(

@@ -17,7 +17,7 @@ from federation.home import Home
 from federation.serving import SiloServer
 from federation.settings import ProcessIsolation
 from federation.silo import Silo
-from infra.isolation import become
+from infra.isolation import become, check_reads
 from infra.prefect_site import silo_environment
 from infra.sessions import ChildSessions
 
@@ -41,7 +41,9 @@ def serve(home: Home, name: str) -> None:
     os.umask(0o077)
     isolation = home.silo_config(name).isolation
     if isinstance(isolation, ProcessIsolation) and isolation.user is not None:
-        become(isolation.user, home.silo(name).directory)  # before it writes its first line
+        directory = home.silo(name).directory
+        check_reads(isolation.user, directory)
+        become(isolation.user, directory)  # before it writes its first line
     environment = silo_environment(home, name) if home.exchange_file.exists() else None
     if environment is not None:
         os.environ.update(environment)

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from federation.errors import BadInput, Missing
 from federation.home import Home
 from federation.init import init_example
 from federation.settings import DockerIsolation, ProcessIsolation, SiloConfig
+from infra import sessions
 from infra.isolation import container
 from infra.sessions import ChildSessions
 
@@ -180,6 +182,36 @@ def test_who_is_not_root_stays_who_they_are(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     become("nosuchuser", Path("/nowhere"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_silo_is_its_user_before_it_writes_a_line(home: Home) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        own = Home(shutil.copytree(home.root, Path(place) / "fed"))
+        silo, somebody = own.silo("silo-1"), pwd.getpwnam("nobody")
+        said = yaml.safe_load(silo.config.read_text())
+        said["isolation"] = {"kind": "process", "user": "nobody"}
+        silo.config.write_text(yaml.safe_dump(said))
+
+        def serve() -> str:
+            command = [Path(sys.executable).with_name("tacit"), "silo", "serve", "silo-1"]
+            done = subprocess.run([*command, "--home", own.root], capture_output=True, text=True)
+            assert done.returncode == 2
+            return " ".join((done.stderr + done.stdout).split())
+
+        assert "chown -R nobody" in serve()
+        assert not (silo.directory / "silo.log").exists()
+        for path in (silo.directory, *silo.directory.rglob("*")):
+            os.chown(path, somebody.pw_uid, somebody.pw_gid)
+        reads = ["cat", os.__file__, sessions.__file__]
+        if subprocess.run(reads, user="nobody", extra_groups=[], capture_output=True).returncode:
+            assert "'nobody' cannot read" in serve()  # Python is in root's own directory
+            return
+        assert "has no exchange" in serve()
+        assert (silo.directory / "silo.log").exists()
+        for path in (silo.directory, *silo.directory.rglob("*")):
+            assert path.stat().st_uid == somebody.pw_uid, path
 
 
 # Containers
