@@ -18,7 +18,7 @@ from privacy.ledger.durable import write_durably
 def take(models: Path, client: str, *, work: str, rows: int, limit: int) -> None:
     """Count `rows` rows of a silo, once for the same `work`; `PolicyRefused` beyond the limit."""
     models.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = models / "queries.json"
+    path = models / ".queries.json"  # no model is named so
     descriptor = os.open(models / ".queries.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

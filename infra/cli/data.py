@@ -66,6 +66,25 @@ def predict(
         )
 
 
+def keep(
+    model: Annotated[Path, typer.Argument(help="model.safetensors of a job.", show_default=False)],
+    silo: Annotated[str, typer.Option(help="Who keeps it.", show_default=False)],
+    name: Annotated[str, typer.Option("--as", help="What jobs call it.", show_default=False)],
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """Keep a model at a silo for infer jobs (`model: {own: NAME}`); it leaves in no form."""
+    with reporting(json) as out:
+        from federation.inference.kept import keep as kept
+
+        document = kept(find_home(home), silo, name, model)
+        said = (
+            f"{silo} keeps {name} for {', '.join(document['datasets'])}; every silo of the "
+            "federation may ask it, up to policy.queries rows each"
+        )
+        out.result(document, lambda screen: screen.print(said, soft_wrap=True))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     dataset = typer.Typer(help="The schema that silos share.", no_args_is_help=True)
@@ -74,6 +93,7 @@ def register(app: typer.Typer) -> None:
     source.command()(check)
     model = typer.Typer(help="Trained models.", no_args_is_help=True)
     model.command()(predict)
+    model.command()(keep)
     app.add_typer(dataset, name="dataset")
     app.add_typer(source, name="source")
     app.add_typer(model, name="model")

@@ -23,7 +23,12 @@ def test_the_example_runs_after_the_train_job_that_it_names(
     train = yaml.safe_load((EXAMPLES / "breast-cancer.yaml").read_text())
     train["strategy"]["rounds"] = 2
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
-    assert tacit_json("run", tmp_path / "train.yaml", "--home", home)["status"] == "completed"
+    trained = tacit_json("run", tmp_path / "train.yaml", "--home", home)
+    assert trained["status"] == "completed"
+    words = ("model", "keep", trained["model"], "--silo", "silo-2", "--as", "ward")
+    kept = tacit_json(*words, "--home", home)
+    assert kept["own"] == "ward" and kept["datasets"] == ["breast-cancer"]
+    assert tacit_json(*words, "--home", home, code=2)["error"]["field"] == "as"
     quoted = tacit_json("quote", infer, "--home", home)
     assert quoted["admissible"] and sorted(quoted["silos"]) == ["silo-1", "silo-2"]
     result = tacit_json("run", infer, "--home", home)

@@ -23,6 +23,7 @@ from federation.embedded import Embedded
 from federation.errors import BadInput, NotFound, PolicyRefused
 from federation.home import Home
 from federation.inference import served
+from federation.inference.kept import keep
 from federation.inference.specs import Spec
 from federation.models import build_model
 from federation.record import Job
@@ -309,6 +310,30 @@ def test_an_own_model_that_is_not_there_is_refused_by_its_silo(home: Home) -> No
     assert "own model 'ward'" in (place(home, _last(home), MODEL) / "fault.log").read_text()
 
 
+def test_an_owner_keeps_a_model_and_jobs_ask_it(home: Home) -> None:
+    trained = next(home.jobs.glob("*/model/model.safetensors"))
+    kept = keep(home, MODEL, "ward", trained)
+    assert kept["datasets"] == ["breast-cancer"]
+    for suffix in (".safetensors", ".json"):
+        path = home.silo(MODEL).models / f"ward{suffix}"
+        assert path.read_bytes() == trained.with_suffix(suffix).read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+    own = infer(home, model={"own": "ward"}, rows=4)
+    published = infer(home, rows=4)
+    lines = [(place(home, r["job_id"]) / "predictions.csv").read_text() for r in (own, published)]
+    assert own["status"] == "completed" and _classes(lines[0]) == _classes(lines[1])
+    with pytest.raises(BadInput, match="keeps a model 'ward' already"):
+        keep(home, MODEL, "ward", trained)
+    with pytest.raises(BadInput, match="own"):
+        keep(home, MODEL, "../ward", trained)
+    with pytest.raises(NotFound, match="are not both there"):
+        keep(home, MODEL, "other", trained.with_name("none.safetensors"))
+
+
+def _classes(predictions: str) -> list[str]:
+    return [line.split(",")[1] for line in predictions.splitlines()]
+
+
 def _last(home: Home) -> str:
     return max(home.jobs.glob("ask-*"), key=lambda path: path.stat().st_mtime).name
 
@@ -401,7 +426,7 @@ def test_a_silo_is_answered_up_to_its_quota_over_all_jobs(home: Home) -> None:
     error = refused(home)
     assert error["code"] == "FED-003"
     assert f"predict 10 more rows of {DATA}; the job asks for 20" in error["message"]
-    counted = json.loads((home.silo(MODEL).models / "queries.json").read_text())
+    counted = json.loads((home.silo(MODEL).models / ".queries.json").read_text())
     assert sum(counted[DATA].values()) == 40
     # A slot of a ciphertext can hold a row that nobody sees: all of them count.
     allow(home, queries=3000)
