@@ -34,7 +34,8 @@ class WarmChildren:
         self._spare: subprocess.Popen[bytes] | None = self._start()
         self._closed = threading.Event()
         self._given: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        # One thread for good, as a child dies with the thread that started it.
+        self._ended = threading.Event()
+        # One thread that outlives its children: a child is killed with the thread that started it.
         threading.Thread(target=self._keep_warm, name="spares", daemon=True).start()
 
     def give(self, key: str, line: str) -> None:
@@ -82,6 +83,7 @@ class WarmChildren:
             until = time.monotonic() + patience
             for child in children:
                 finish(child, max(until - time.monotonic(), 0.0))
+        self._ended.set()
 
     def _alive(self, key: str) -> bool:
         child = self._at_work.get(key)
@@ -92,12 +94,13 @@ class WarmChildren:
             child, until = self._given.get(), time.monotonic() + PAUSE
             while child.poll() is None and time.monotonic() < until and self._given.empty():
                 if self._closed.wait(0.1):
-                    return
+                    break
             if not self._given.empty():  # another child has just begun
                 continue
             with self._lock:
                 if self._spare is None and not self._closed.is_set():
                     self._spare = self._start()
+        self._ended.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
         return start(self._argv, environment=self._environment, log=self._log, speak=True)
