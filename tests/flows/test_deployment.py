@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from federation.errors import Missing
+from infra.prefect_site import ask
 from infra.process import start, stop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,19 +26,6 @@ SPEC: dict[str, Any] = {
     "strategy": {"rounds": 2, "local_steps": 1, "batch_size": 32, "learning_rate": 0.3},
     "privacy": {"epsilon": 1.0},
 }
-
-
-def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json"})
-    for attempt in range(10):
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code != 503 or attempt == 9:  # its SQLite was busy: as its client, ask again
-                raise
-            time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +143,9 @@ def test_the_server_refuses_a_wrong_form(
 ) -> None:
     before = heads(fed)
     body = {"parameters": {"spec": SPEC | changes, "home": str(fed)}}
-    with pytest.raises(urllib.error.HTTPError) as refused:
+    with pytest.raises(Missing) as refused:
         ask(prefect_url, f"/deployments/{deployment['id']}/create_flow_run", body)
-    assert refused.value.code in (409, 422)
+    assert refused.value.value in (409, 422)
     assert heads(fed) == before and not (fed / "coordinator" / "jobs").exists()
 
 

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from infra.prefect_site import ask
 
 SPEC: dict[str, Any] = {
     "kind": "train",
@@ -23,14 +24,6 @@ SPEC: dict[str, Any] = {
     "strategy": {"rounds": 3, "local_steps": 2, "batch_size": 32, "learning_rate": 0.3},
     "privacy": {"epsilon": 1.5},
 }
-
-
-def ask(url: str, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
 
 
 @pytest.fixture(scope="module")
