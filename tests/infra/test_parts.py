@@ -52,7 +52,7 @@ def test_a_server_apart_is_the_same_but_for_its_services(prepared: Home) -> None
 
 def test_a_process_becomes_its_part(prepared: Home) -> None:
     done = run("infra.parts", "silo nobody", prepared.root)
-    assert done.returncode == 2 and "silos/nobody" in done.stderr
+    assert done.returncode == 2 and "no silo 'nobody'" in done.stderr
     done = run("infra.parts", "exchange", prepared.root, "-t")  # an option goes to the part
     assert done.returncode == 0 and "nats-server" in done.stderr + done.stdout
     done = run("infra.parts", "nothing", prepared.root)
