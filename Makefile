@@ -49,8 +49,9 @@ types: $(READY) ## mypy --strict
 imports: $(READY) ## import-linter: imports go down only
 	$(BIN)/lint-imports
 
-test: $(READY) check ## lint, types, imports and tests; under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not large'
+# Three workers on two cores: the tests with real servers wait as often as they compute.
+test: $(READY) check ## lint, types, imports and tests; about eleven minutes on two cores
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not large'
 
 test-all: $(READY) check ## everything, large gates included; writes docs/verification.md
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --verification docs/verification.md

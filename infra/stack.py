@@ -15,8 +15,7 @@ import errno
 import fcntl
 import json
 import os
-import re
-import shutil
+import select
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from typing import Any
 from federation.errors import BadInput, Missing, NotFound, TacitError
 from federation.home import Home
 from flows.pools import COORDINATOR, pool_of
-from infra import exchange, postgres
+from infra import exchange, postgres, stack_logs
 from infra.parts import SILO, part
 from infra.prefect_site import Site, make_prefect
 from infra.process import start, stop, taken
@@ -77,7 +76,7 @@ class _Child:
 
 def supervise(home: Home, *, prefect: bool = True) -> None:
     """Run the stack until a TERM signal; without Prefect, silos are asked at their desks only."""
-    with _lock(home, patience=2.0) as mine:
+    with _lock(home, fcntl.LOCK_EX, patience=2.0) as mine:
         if not mine:
             return
         ending: list[int] = []
@@ -85,12 +84,13 @@ def supervise(home: Home, *, prefect: bool = True) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         children: dict[str, _Child] = {}
         site = None
+        _write(home, children, site)  # before anything that takes time: whom to ask to end
         try:
             exchange.make_exchange(home)
             if prefect:
                 site = make_prefect(home)
             _check_ports(home, site)
-            _server_log(home).unlink(missing_ok=True)  # what it says is of this start
+            stack_logs.of_prefect(home).unlink(missing_ok=True)  # what it says is of this start
             for name, part in _parts(home, site).items():
                 children[name] = part()
                 _write(home, children, site)
@@ -108,7 +108,7 @@ def supervise(home: Home, *, prefect: bool = True) -> None:
 
 def running(home: Home) -> dict[str, Any] | None:
     """What a living supervisor says it runs: its `pid`, and `children` by name."""
-    with _lock(home) as free:
+    with _lock(home, fcntl.LOCK_SH) as free:
         if free:
             return None
     try:
@@ -140,10 +140,11 @@ def up(home: Home, *, prefect: bool = True) -> None:
     deadline = time.monotonic() + ALLOWANCE
     while time.monotonic() < deadline:
         if supervisor is not None and supervisor.poll() is not None:
-            raise Missing(_last_line(home, log), field="stack", value=str(log))
-        if running(home) and _serves(home, examine(home)):
+            raise Missing(stack_logs.last_line(home, log), field="stack", value=str(log))
+        begun = running(home)
+        if begun and begun["children"] and _serves(home, examine(home)):
             return
-        known = _known(home)
+        known = stack_logs.reason(home)
         if known is not None:
             down(home)
             raise Missing(known, field="prefect")
@@ -156,20 +157,27 @@ def up(home: Home, *, prefect: bool = True) -> None:
 
 
 def down(home: Home) -> bool:
-    """Stop the supervisor and all it runs; tell whether there was one."""
-    document = running(home)
-    if document is None:
-        return False
-    if document["pid"] is not None:
-        os.kill(int(document["pid"]), signal.SIGTERM)
+    """Stop the supervisor and all it runs, and see it gone; tell whether there was one."""
     deadline = time.monotonic() + ALLOWANCE
-    while running(home) is not None:
-        if time.monotonic() > deadline:
-            raise Missing(
-                f"process {document['pid']} does not end", field="pid", value=document["pid"]
-            )
-        time.sleep(0.1)
-    return True
+    ending: dict[int, int] = {}  # by its number, which may be used again, the process itself
+    try:
+        while (document := running(home)) is not None:
+            pid = document["pid"]
+            if pid is not None and pid not in ending:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    ending[pid] = os.pidfd_open(pid)
+                    signal.pidfd_send_signal(ending[pid], signal.SIGTERM)
+            if time.monotonic() > deadline:
+                raise Missing(f"process {pid} does not end", field="pid", value=pid)
+            time.sleep(0.1)
+        # Its lock is free a moment before the process is gone.
+        for pid, descriptor in ending.items():
+            if not select.select([descriptor], [], [], deadline - time.monotonic())[0]:
+                raise Missing(f"process {pid} does not end", field="pid", value=pid)
+    finally:
+        for descriptor in ending.values():
+            os.close(descriptor)
+    return bool(ending)
 
 
 def examine(home: Home) -> dict[str, Any]:
@@ -203,26 +211,6 @@ def examine(home: Home) -> dict[str, Any]:
         "prefect": prefect,
         "silos": lines,
     }
-
-
-def _known(home: Home) -> str | None:
-    """Why Prefect does not come up, where its log tells a reason that ends by itself never."""
-    place = home.coordinator / "prefect"
-    log = _tail(_server_log(home))
-    unknown = re.search(r"Can't locate revision identified by '(\w+)'", log)
-    if unknown:
-        return (
-            f"Prefect's database is at migration {unknown[1]}, which the Prefect installed here "
-            "does not know: install the one that made it, or move "
-            f"{place} away (it holds the history of runs, and no ledger)"
-        )
-    if re.search(r"No space left on device|database or disk is full|DiskFull", log):
-        return _full(place)
-    return None
-
-
-def _server_log(home: Home) -> Path:
-    return home.coordinator / "prefect" / "server.log"
 
 
 def _examine_prefect(home: Home) -> dict[str, Any]:
@@ -277,7 +265,7 @@ def _parts(home: Home, site: Site | None) -> dict[str, Callable[[], _Child]]:
         if site.database == "postgresql":
             parts["postgresql"] = partial(_postgres, place, site)
         # PostgreSQL takes connections by now, so a fresh server finds it.
-        add("prefect", _server_log(home))
+        add("prefect", stack_logs.of_prefect(home))
     add("exchange", home.exchange / "nats.log")
     if site is not None:
         add("proxy", place / "proxy.log")
@@ -327,42 +315,19 @@ def _write(home: Home, children: dict[str, _Child], site: Site | None) -> None:
     write_durably(_file(home), json.dumps(said, indent=1).encode())
 
 
-def _tail(log: Path) -> str:
-    """The end of a log."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - 20_000, 0))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _last_line(home: Home, log: Path) -> str:
-    """What a supervisor that ended has said; on a full disk it could not even do that."""
-    lines = _tail(log).strip().splitlines()
-    if not lines and shutil.disk_usage(home.root).free < 1 << 20:
-        return _full(home.root)
-    return lines[-1] if lines else f"the stack's supervisor ended; see {log}"
-
-
-def _full(place: object) -> str:
-    return f"the disk that holds {place} is full: make room, then tacit up"
-
-
 def _file(home: Home) -> Path:
     return home.root / "stack.json"
 
 
 @contextlib.contextmanager
-def _lock(home: Home, *, patience: float = 0.0) -> Iterator[bool]:
-    """Whether this process now holds the supervisor's lock; whoever looks holds it for a moment."""
+def _lock(home: Home, kind: int, *, patience: float = 0.0) -> Iterator[bool]:
+    """Whether this process now holds the supervisor's lock, which those that look can share."""
     descriptor = os.open(home.root / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + patience
     try:
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
                     yield False
@@ -384,7 +349,7 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(_full(sys.argv[1]))
+        sys.exit(stack_logs.full_disk(sys.argv[1]))
 
 
 if __name__ == "__main__":

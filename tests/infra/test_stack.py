@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -338,6 +339,14 @@ def test_down_leaves_nothing(here: Home, ask: Ask, up: dict[str, Any]) -> None:
     assert ask("down") == {"stopped": False}
     message = ask("submit", spec_file(here, name="nowhere"), code=5)
     assert "tacit up" in message["error"]["message"]
+
+
+def test_a_stack_that_has_only_begun_is_stopped_too(here: Home) -> None:
+    with subprocess.Popen([sys.executable, "-m", "infra.stack", str(here.root)]) as supervisor:
+        until(lambda: stack.running(here) is not None)
+        assert stack.down(here)
+        assert supervisor.poll() == 0  # gone, and not only its lock: no wait is needed
+    assert not stack.down(here)
 
 
 def test_a_port_that_is_taken_is_named(here: Home, ask: Ask) -> None:
