@@ -31,6 +31,7 @@ from infra.submitting import follow, hand_over
 
 SILOS = 4
 CLAIM = "dispatch of a job to four warm silos, Prefect on PostgreSQL"
+ASIDE = "jobs with a silo that Prefect did not reach in time"
 JOB: dict[str, Any] = {
     "kind": "train",
     "name": "dispatch",
@@ -47,6 +48,7 @@ def measure(claims: Claims, quick: bool) -> None:
     if postgres.installed():
         seconds, whole = dispatched(jobs, "postgresql")
         claims.at_most(CLAIM, median_bounds(seconds)[2], "s", 3.0)
+        claims.at_most(ASIDE, jobs - len(seconds), "jobs", 0)
         claims.report("the slowest of them", max(seconds), "s")
         claims.report("a whole job of two rounds, submitted", sorted(whole)[len(whole) // 2], "s")
     else:
@@ -55,10 +57,15 @@ def measure(claims: Claims, quick: bool) -> None:
         seconds, _ = dispatched(jobs, "sqlite")
         claims.report("the same on SQLite: median", median_bounds(seconds)[1], "s")
         claims.report("the same on SQLite: the slowest", max(seconds), "s")
+        claims.report(f"on SQLite: {ASIDE}", jobs - len(seconds), "jobs")
 
 
 def dispatched(jobs: int, database: Database) -> tuple[list[float], list[float]]:
-    """Seconds of dispatch, and from submission to the result, of each job after the first."""
+    """Seconds of dispatch, and from submission to the result, of the jobs after the first.
+
+    A job with a silo that Prefect did not bring it to in time, and that was then asked at its desk,
+    has no seconds of dispatch.
+    """
     with tempfile.TemporaryDirectory(prefix="tacit-bench-") as directory:
         home = init_example(Path(directory) / "fed", "breast-cancer", silos=SILOS, epsilon=1000.0)
         site = Site.make(home, database)
@@ -70,16 +77,18 @@ def dispatched(jobs: int, database: Database) -> tuple[list[float], list[float]]
                 hand_over(home, job)
                 result = follow(home, job)
                 spent = dispatch_of(site, job)
-                say(f"     {'warm-up' if number == 0 else number}: {spent:.2f} s")
+                told = "not through Prefect" if spent is None else f"{spent:.2f} s"
+                say(f"     {'warm-up' if number == 0 else number}: {told}")
                 if number:
-                    seconds.append(spent)
+                    if spent is not None:
+                        seconds.append(spent)
                     whole.append(result["seconds"]["total"])
             return seconds, whole
         finally:
             stack.down(home)
 
 
-def dispatch_of(site: Site, job: Job) -> float:
+def dispatch_of(site: Site, job: Job) -> float | None:
     """Seconds from the start of a job's rounds until the last silo's run is running."""
     of_job = {"flow_runs": {"tags": {"all_": [job.id]}}}
     runs = site.ask("/flow_runs/filter", of_job)
@@ -87,7 +96,7 @@ def dispatch_of(site: Site, job: Job) -> float:
     tasks = site.ask("/task_runs/filter", of_job | {"sort": "EXPECTED_START_TIME_ASC"})
     begun = next(task for task in tasks if task["name"].startswith("rounds"))
     if len(asked) != SILOS or not all(run["start_time"] for run in asked):
-        raise RuntimeError(f"job {job.id} was not dispatched through Prefect")
+        return None
     return (max(_time(run) for run in asked) - _time(begun)).total_seconds()
 
 
