@@ -101,8 +101,8 @@ def cnn(side: int) -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Rows, float, float, int]] = {
     # name: model, rows, at most over plain, at least over Opacus, pairs
-    "MLP": (mlp, lambda n: torch.randn(n, 64), 1.6, 5.0, 60),
-    "CNN 8x8": (lambda: cnn(8), lambda n: torch.randn(n, 8, 8), 1.6, 1.3, 60),
+    "MLP": (mlp, lambda n: torch.randn(n, 64), 1.6, 5.0, 300),
+    "CNN 8x8": (lambda: cnn(8), lambda n: torch.randn(n, 8, 8), 1.6, 1.3, 300),
     "CNN 28x28": (lambda: cnn(28), lambda n: torch.randn(n, 28, 28), 1.6, 1.3, 60),
     "transformer": (Encoder, lambda n: torch.randint(0, WORDS, (n, POSITIONS)), 1.5, 1.3, 12),
 }
@@ -134,7 +134,7 @@ def ours(model: nn.Module, rows: Tensor, labels: Tensor) -> Step:
         for start in range(0, len(labels), most):
             some = slice(start, start + most)
             clipper(rows[some], labels[some], into=total)
-        flat.sub_(total.to(flat.dtype) / len(labels), alpha=RATE)
+        flat.sub_(total.to(flat.dtype).div_(len(labels)), alpha=RATE)
 
     return step
 

@@ -146,7 +146,7 @@ class Sgd:
         """Take one step on a sample of the rows [n, ...] drawn from the source."""
         total = self.total(features, labels, subjects, source)
         self._finish(total, source)
-        gradient = total.to(self._flat.dtype) / self._plan.denominator
+        gradient = total.to(self._flat.dtype).div_(self._plan.denominator)
         if self._proximal:
             gradient += self._proximal * (self._flat - self._anchor)
         self._flat.sub_(gradient, alpha=self._learning_rate)

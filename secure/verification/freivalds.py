@@ -30,10 +30,7 @@ from secure.errors import BadParameters, NotVerified
 from secure.verification.fixed import LIMIT, FixedLinear, FixedNetwork, Integers, between
 
 PRIME = (1 << 61) - 1
-PIECE = 30  # bits of the pieces that large integers are cut into
-
-Residues = npt.NDArray[np.object_]
-"""Vectors of Python integers modulo the prime."""
+PIECE = 22  # bits of the pieces that large integers are cut into
 
 
 class Checker:
@@ -47,9 +44,9 @@ class Checker:
     def __init__(self, layer: FixedLinear) -> None:
         outputs = len(layer.weight)
         self._layer = layer
-        self._secret = np.array([secrets.randbelow(PRIME) for _ in range(outputs)], dtype=object)
-        self._folded = dot(layer.weight.T, self._secret)
-        self._offset = dot(layer.bias[None, :], self._secret)[0]
+        self._secret = Residues([secrets.randbelow(PRIME) for _ in range(outputs)])
+        self._folded = Residues(layer.weight.T @ self._secret)
+        self._offset = (layer.bias[None, :] @ self._secret)[0]
 
     def __call__(self, x: Integers, y: Integers) -> None:
         """Raise `NotVerified` unless y [rows, outputs] is the layer's product of x, row by row."""
@@ -62,8 +59,8 @@ class Checker:
         # An answer off by a multiple of the prime would pass the test below.
         if y.size and (int(y.max()) >= LIMIT or int(y.min()) <= -LIMIT):
             raise NotVerified("a product is out of its range", field="y")
-        left = dot(y, self._secret)
-        right = (dot(x, self._folded) + self._offset) % PRIME
+        left = y @ self._secret
+        right = (x @ self._folded + self._offset) % PRIME
         wrong = int(np.count_nonzero(left != right))
         if wrong:
             raise NotVerified(
@@ -102,30 +99,41 @@ def soundness_error(rows: int, layers: int = 1) -> float:
     return tested / (PRIME - tested)
 
 
-def dot(matrix: Integers, residues: Residues) -> Residues:
-    """Return matrix [n, k] times residues [k] modulo the prime, exactly.
+class Residues:
+    """A vector modulo the prime, cut once into pieces for exact products with integer matrices.
 
-    Both are cut into pieces so small that every sum fits 63 bits, and joined in Python integers.
+    Matrices are cut as well, into pieces of `PIECE` bits, so that every sum of products fits the 53
+    bits that doubles hold exactly in any order of summation; sums are joined in Python integers.
     """
-    if not matrix.size:
-        return np.zeros(len(matrix), dtype=object)
-    largest = int(max(abs(int(matrix.max())), abs(int(matrix.min()))))
-    if largest >= 1 << PIECE:
-        low = matrix & ((1 << PIECE) - 1)
-        high = matrix >> PIECE
-        joined: Residues = (dot(low, residues) + (dot(high, residues) << PIECE)) % PRIME
-        return joined
-    room = 62 - largest.bit_length() - matrix.shape[1].bit_length()
-    if room < 8:
-        raise BadParameters(
-            "a layer of too many inputs", field="weight", value=matrix.shape[1], allowed=1 << 23
-        )
-    total = np.zeros(len(matrix), dtype=object)
-    for shift in range(0, 61, room):
-        piece = ((residues >> shift) & ((1 << room) - 1)).astype(np.int64)
-        total = total + ((matrix @ piece).astype(object) << shift)
-    remainder: Residues = total % PRIME
-    return remainder
+
+    __slots__ = ("_pieces", "_shifts")
+    __array_ufunc__ = None  # numpy's arrays leave the product to this class
+
+    def __init__(self, values: Sequence[int] | npt.NDArray[np.object_]) -> None:
+        """Values are below the prime. Raises `BadParameters` for more than 2^23 of them."""
+        room = 53 - PIECE - len(values).bit_length()
+        if room < 8:
+            raise BadParameters(
+                "a layer of too many inputs", field="weight", value=len(values), allowed=1 << 23
+            )
+        whole = np.asarray(values, dtype=object)
+        self._shifts = range(0, 61, room)
+        pieces = [(whole >> shift) & ((1 << room) - 1) for shift in self._shifts]
+        self._pieces = np.stack([piece.astype(np.float64) for piece in pieces], axis=1)
+
+    def __rmatmul__(self, matrix: Integers) -> npt.NDArray[np.object_]:
+        """Return the product with a matrix [n, k], n Python integers modulo the prime."""
+        products = np.zeros(len(matrix), dtype=object)
+        largest = max(int(matrix.max()), -int(matrix.min())) if matrix.size else 0
+        for start in range(0, largest.bit_length(), PIECE):
+            # The last piece keeps the sign, the others are what was cut off below it.
+            rest = matrix >> start if start else matrix
+            if largest >> start >> PIECE:
+                rest = rest & ((1 << PIECE) - 1)
+            sums = (rest.astype(np.float64) @ self._pieces).astype(np.int64).astype(object)
+            for number, shift in enumerate(self._shifts):
+                products = products + (sums[:, number] << (shift + start))
+        return products % PRIME
 
 
 @dataclass(frozen=True)

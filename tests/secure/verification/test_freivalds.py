@@ -15,8 +15,8 @@ from secure.verification.freivalds import (
     PRIME,
     Checker,
     NetworkChecker,
+    Residues,
     check_float,
-    dot,
     soundness_error,
 )
 
@@ -42,7 +42,7 @@ def test_a_product_modulo_the_prime_is_that_of_python_s_integers(
 ) -> None:
     matrix = [[data.draw(integers) for _ in range(k)] for _ in range(n)]
     residues = [data.draw(st.integers(0, PRIME - 1)) for _ in range(k)]
-    found = dot(np.array(matrix, np.int64).reshape(n, k), np.array(residues, object))
+    found = np.array(matrix, np.int64).reshape(n, k) @ Residues(residues)
     assert found.tolist() == [
         sum(a * r for a, r in zip(line, residues, strict=True)) % PRIME for line in matrix
     ]
@@ -53,7 +53,7 @@ def test_the_largest_sums_do_not_wrap(value: int) -> None:
     k = 5000
     matrix = np.full((1, k), value, np.int64)
     residues = np.full(k, PRIME - 1, object)
-    assert dot(matrix, residues)[0] == value * (PRIME - 1) * k % PRIME
+    assert (matrix @ Residues(residues))[0] == value * (PRIME - 1) * k % PRIME
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (64, 256, 32), (10, 300, 1)])
