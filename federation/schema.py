@@ -181,7 +181,7 @@ class Label(Block):
     """What is predicted: `classes` lists the values of a column, `positive_above` cuts a number.
 
     `positive_above: 0` makes class 1 of a value above 0 and class 0 of any other number. A row
-    whose label is missing or outside the rule is left out.
+    whose label is missing or outside the rule is in no part but that of unlabelled rows.
     """
 
     column: Column

@@ -99,10 +99,11 @@ class DataSilo(Party):
             raise BadInput(f"batch {batch} before those before it", field="batch", value=batch)
         low, high = input_box(self.context.facts.dataset)
         start, places = batch * self.spec.batch_size, self.spec.places(batch)
-        features = self._part.features[start : start + places]
+        some = slice(start, start + places)
+        features = self._part.features[some]
         rows = np.tile((low + high) / 2, (places, 1))
         rows[: len(features)] = np.clip(features.reshape(-1, len(low)), low, high)
-        self._predictions.add(self._channel.predict(batch, rows), len(features))
+        self._predictions.add(self._channel.predict(batch, rows), self._part.numbers[some])
 
 
 class _Plain:

@@ -1,6 +1,7 @@
 """The predictions of an infer job: files of mode 0600 at the silo that has the rows, nowhere else.
 
-    predictions.csv   a line per row of the part: its number, the class, a probability per class
+    predictions.csv   a line per row of the part: its number in the source, from 0, the class, and a
+                      probability per class
     predictions.json  how many there are, once the job has ended, and how many had no place
 
 Encrypted inference adds two columns: whether the class is certified to be the plain model's, and
@@ -64,12 +65,12 @@ class Predictions:
         os.truncate(self._path, size)
         return batches, lines
 
-    def add(self, answers: Answers, rows: int) -> None:
-        """Write the first `rows` answers of the next batch; the rest filled places."""
+    def add(self, answers: Answers, rows: npt.NDArray[np.int64]) -> None:
+        """Write the next batch: the first answers are of `rows`, the rest filled places."""
         lines = []
         scores = answers.probabilities()
-        for place in range(rows):
-            line: list[object] = [self._lines + place, self._classes[int(scores[place].argmax())]]
+        for place, row in enumerate(rows):
+            line: list[object] = [int(row), self._classes[int(scores[place].argmax())]]
             line += [f"{score:.6f}" for score in scores[place]]
             if answers.certified is not None and answers.errors is not None:
                 line += ["yes" if answers.certified[place] else "no"]
@@ -80,7 +81,7 @@ class Predictions:
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
-        self.batches, self._lines = self.batches + 1, self._lines + rows
+        self.batches, self._lines = self.batches + 1, self._lines + len(rows)
         write_durably(self._count, json.dumps([self.batches, self._lines, size]).encode())
 
     def close(self, left_out: int) -> None:

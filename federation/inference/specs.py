@@ -92,6 +92,7 @@ class ApproximationSpec(Block):
 class Spec(JobSpec):
     """An infer job: the first `rows` rows of a part, predicted by another silo's model.
 
+    Part `unlabelled` are the rows that have no label, and so are in no train job.
     `rows` is the public number of places: fewer rows are filled up with the middle of the schema's
     bounds, of more the first are predicted. `batch_size` of them go in one message. `packing` and
     `approximation` belong to ckks: how rows lie in ciphertexts (chosen by the batch size where it
@@ -102,7 +103,7 @@ class Spec(JobSpec):
     mode: Literal["plain", "ckks", "equivariant"]
     roles: RolesSpec
     model: ServedSpec
-    part: Literal["train", "test"] = "test"
+    part: Literal["train", "test", "unlabelled"] = "test"
     rows: Annotated[int, Within(1, 1_000_000)]
     batch_size: Count = 16
     packing: Literal["latency", "throughput"] | None = None

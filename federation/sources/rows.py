@@ -29,7 +29,7 @@ from federation.schema import (
 )
 from federation.settings import SiloConfig
 from federation.sources.locator import file_source
-from federation.sources.table import PARTS, Table, read
+from federation.sources.table import PARTS, UNLABELLED, Table, read
 from federation.sources.values import identities, numbers, texts
 
 Bools = NDArray[np.bool_]
@@ -37,16 +37,18 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Part:
-    """The training or test part of one silo's rows, as a model sees it.
+    """A part of one silo's rows, as a model sees it.
 
-    `features`: float32 [rows, *input_shape]; `labels`: int64 [rows]; `subjects`: int64 [rows],
-    equal for rows of one subject, or None in a data set without a subject column. How many rows
-    there are is as private as the rows.
+    `features`: float32 [rows, *input_shape]; `labels`: int64 [rows], -1 in the part of rows without
+    one; `subjects`: int64 [rows], equal for rows of one subject, or None in a data set without a
+    subject column; `numbers`: int64 [rows], their places in the source, from 0. How many rows there
+    are is as private as the rows.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     subjects: NDArray[np.int64] | None
+    numbers: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,30 +58,40 @@ class Part:
 class Mapped:
     """All rows of a table after the mapping, the dropped ones marked, with what was bent.
 
-    `faults` counts rows per rule and column, for the owner's check only.
+    `keep` are the rows of the parts for training and test, `unlabelled` those that only lack a
+    label. `faults` counts rows per rule and column, for the owner's check only.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     subjects: NDArray[np.object_] | None
     keep: Bools
+    unlabelled: Bools
     faults: dict[tuple[str, str], int]
 
 
 def load_part(config: SiloConfig, dataset: Dataset, part: str) -> Part:
-    """Read one part, "train" or "test", of a data set at a silo.
+    """Read one part of a data set at a silo: "train", "test", or the "unlabelled" rows.
 
-    `config` comes from `Home.silo_config`. Raises `BadInput` for a source that lacks a column,
-    `Missing` for one that is not there; no content of a row raises.
+    Those have no label, or none within its rule, and are in neither of the others; where parts are
+    files, they are those of the file for training. `config` comes from `Home.silo_config`. Raises
+    `BadInput` for a source that lacks a column, `Missing` for one that is not there; no content of
+    a row raises.
     """
-    if part not in PARTS:
+    if part not in (*PARTS, UNLABELLED):
         raise BadInput(
-            f"part: {part!r} is no part of a data set", field="part", value=part, allowed=PARTS
+            f"part: {part!r} is no part of a data set",
+            field="part",
+            value=part,
+            allowed=(*PARTS, UNLABELLED),
         )
     source = config.sources[config.source_of(dataset.name)]
     separate = part == "test" and isinstance(dataset.split, FileSplit)
     table = read(source, dataset.columns, separate_test=separate)
     mapped = map_rows(dataset, table)
+    if part == UNLABELLED:
+        rows = np.flatnonzero(mapped.unlabelled)
+        return Part(mapped.features[rows], mapped.labels[rows], None, rows.astype(np.int64))
     chosen = mapped.keep & in_part(dataset, table, mapped, part)
     return _cut(dataset, mapped, np.flatnonzero(chosen))
 
@@ -100,13 +112,15 @@ def map_rows(dataset: Dataset, table: Table) -> Mapped:
     """Map every row of a table; rows that a rule leaves out are marked in `keep`."""
     keep, faults, fault = _book(table)
     features = _features(dataset, table, fault)
-    labels = _labels(dataset, table, fault)
     subjects = None
     if dataset.subject is not None:
         subjects = identities(table.columns[dataset.subject.column])
         nobody = np.array([s is None for s in subjects], dtype=bool)
         fault(dataset.subject.column, "no subject: left out", nobody, drop=True)
-    return Mapped(features, labels, subjects, keep, faults)
+    unlabelled = keep.copy()
+    labels = _labels(dataset, table, fault)
+    unlabelled &= labels < 0
+    return Mapped(features, labels, subjects, keep, unlabelled, faults)
 
 
 def in_part(dataset: Dataset, table: Table, mapped: Mapped, part: str) -> Bools:
@@ -146,7 +160,7 @@ def _cut(dataset: Dataset, mapped: Mapped, rows: NDArray[np.intp]) -> Part:
         chosen.sort()
         rows = np.array([row for row, _ in chosen], dtype=np.intp)
         codes = np.array([code for _, code in chosen], dtype=np.int64)
-    return Part(mapped.features[rows], mapped.labels[rows], codes)
+    return Part(mapped.features[rows], mapped.labels[rows], codes, rows.astype(np.int64))
 
 
 def _hash(purpose: str, salt: str, key: bytes) -> int:

@@ -20,6 +20,7 @@ from federation.errors import BadInput, Missing
 from federation.settings import SourceConfig
 
 PARTS = ("train", "test")
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def part(n: int, seed: int = 0, classes: int = 2, subjects: np.ndarray | None = 
         features=numbers.uniform(-1, 1, (n, 3)).astype(np.float32),
         labels=numbers.integers(0, classes, n),
         subjects=subjects,
+        numbers=np.arange(n),
     )
 
 

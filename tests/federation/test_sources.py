@@ -21,6 +21,7 @@ from federation.errors import BadInput, Missing
 from federation.sources.idx import read_idx
 from federation.sources.locator import locate
 from federation.sources.rows import Part, load_part
+from federation.sources.table import PARTS, UNLABELLED
 
 COLUMNS: dict[str, list[Any]] = {
     "age": [30, 200, None, 71],
@@ -126,6 +127,21 @@ def test_every_kind_of_source_gives_the_same_rows(form: Any, tmp_path: Path) -> 
     config = silo(form(tmp_path))
     check_expected(load_part(config, dataset(), "train"))
     assert len(load_part(config, dataset(), "test")) == 1
+    found = load_part(config, dataset(), "unlabelled")
+    assert len(found) == len(found.numbers) == 0
+
+
+def test_a_row_without_a_label_is_in_no_part_but_that_of_such_rows(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(
+        "age,dose,cp,sex,site,num,part\n"
+        "30,1,1,f,a,0,train\n31,1,1,f,a,,train\n32,1,1,f,a,lost,test\n33,1,1,f,a,1,test\n"
+    )
+    config = silo({"kind": "csv", "path": str(tmp_path / "r.csv")})
+    numbers = {p: load_part(config, dataset(), p).numbers.tolist() for p in (*PARTS, UNLABELLED)}
+    assert numbers == {"train": [0], "test": [3], "unlabelled": [1, 2]}
+    assert load_part(config, dataset(), UNLABELLED).labels.tolist() == [-1, -1]
+    with pytest.raises(BadInput, match="no part"):
+        load_part(config, dataset(), "all")
 
 
 @pytest.mark.parametrize("form", FORMS)

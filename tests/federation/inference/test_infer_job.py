@@ -26,8 +26,9 @@ from federation.inference import served
 from federation.inference.kept import keep
 from federation.inference.specs import Spec
 from federation.models import build_model
+from federation.predict import predict_file
 from federation.record import Job
-from federation.sources.rows import load_part
+from federation.sources.rows import Part, load_part
 from flows.checking import check
 from secure.errors import BadParameters
 from secure.exchange.memory import MemoryEndpoint
@@ -80,9 +81,13 @@ def predicted(home: Home, result: dict[str, Any]) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def features(home: Home) -> np.ndarray:
+def asked(home: Home, part: str = "test") -> Part:
     dataset = home.federation().dataset("breast-cancer")
-    return load_part(home.silo_config(DATA), dataset, "test").features
+    return load_part(home.silo_config(DATA), dataset, part)
+
+
+def features(home: Home) -> np.ndarray:
+    return asked(home).features
 
 
 def expected(home: Home, job: str = "small") -> np.ndarray:
@@ -116,7 +121,7 @@ def test_the_predictions_are_the_models_own(home: Home, changes: dict[str, Any])
     result = infer(home, **changes)
     assert result["status"] == "completed" and result["kind"] == "infer"
     lines, wanted = predicted(home, result), expected(home)[:20]
-    assert [int(line["row"]) for line in lines] == list(range(20))
+    assert [int(line["row"]) for line in lines] == asked(home).numbers[:20].tolist()
     got = np.array([[float(line["p_benign"]), float(line["p_malignant"])] for line in lines])
     tolerance = 1e-6 if changes["mode"] == "plain" else 1e-4
     np.testing.assert_allclose(got, wanted, atol=tolerance)
@@ -129,6 +134,28 @@ def test_the_predictions_are_the_models_own(home: Home, changes: dict[str, Any])
     assert (
         result["details"]["batches"] == result["rounds"] == -(-20 // changes.get("batch_size", 8))
     )
+
+
+def test_rows_without_a_label_are_predicted_by_their_number_in_the_source(home: Home) -> None:
+    source = home.silo_config(DATA).sources["breast-cancer"]
+    lines = source.path.read_text().splitlines()
+    label = lines[0].split(",").index("diagnosis")
+    blank = [3, 50, 51]
+    for row in blank:
+        cells = lines[row + 1].split(",")
+        lines[row + 1] = ",".join([*cells[:label], "", *cells[label + 1 :]])
+    source.path.write_text("\n".join(lines) + "\n")
+    result = infer(home, mode="plain", part="unlabelled", rows=5, batch_size=2)
+    found = predicted(home, result)
+    assert [int(line["row"]) for line in found] == blank
+    # As `tacit model predict`, which needs no label, says of the same rows here.
+    model = next(home.jobs.glob("small-*/model/model.safetensors"))
+    predict_file(model, source.path, home.root / "here.csv")
+    with (home.root / "here.csv").open(newline="") as file:
+        here = {int(line["row"]): line for line in csv.DictReader(file)}
+    assert [line["predicted"] for line in found] == [here[row]["predicted"] for row in blank]
+    for part in ("train", "test"):
+        assert not set(blank) & set(asked(home, part).numbers.tolist())
 
 
 def test_nothing_is_charged_and_all_that_left_is_logged(home: Home) -> None:
@@ -546,7 +573,7 @@ def test_a_killed_job_goes_on_and_every_row_is_predicted_once(
     result = drive(home, Job(home, job.id))
     assert result["status"] == "completed"
     lines = predicted(home, result)
-    assert [int(line["row"]) for line in lines] == list(range(20))
+    assert [int(line["row"]) for line in lines] == asked(home).numbers[:20].tolist()
     got = np.array([[float(line["p_benign"]), float(line["p_malignant"])] for line in lines])
     np.testing.assert_allclose(got, expected(home)[:20], atol=1e-4)
     rounds = sorted(line["round"] for line in egress(home, DATA, job.id))

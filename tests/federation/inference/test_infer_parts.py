@@ -101,7 +101,7 @@ def answers(n: int, start: int = 0) -> Answers:
 
 def test_a_file_grows_by_whole_batches_and_forgets_half_ones(tmp_path: Path) -> None:
     first = Predictions(tmp_path, ["a", "b"], encrypted=True)
-    first.add(answers(3), 3)
+    first.add(answers(3), np.array([0, 4, 5]))
     whole = (tmp_path / "predictions.csv").read_bytes()
     assert whole.splitlines()[0] == b"row,predicted,p_a,p_b,certified,error"
     assert whole.splitlines()[1] == b"0,b,0.268941,0.731059,yes,0.25"
@@ -109,11 +109,11 @@ def test_a_file_grows_by_whole_batches_and_forgets_half_ones(tmp_path: Path) -> 
         file.write(b"3,b,0.2")  # a crash in the middle of a batch
     again = Predictions(tmp_path, ["a", "b"], encrypted=True)
     assert again.batches == 1 and (tmp_path / "predictions.csv").read_bytes() == whole
-    again.add(answers(4), 1)  # three places were filled
-    again.add(answers(4), 0)
+    again.add(answers(4), np.array([9]))  # three places were filled
+    again.add(answers(4), np.array([], int))
     again.close(left_out=2)
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2", "3"]
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "4", "5", "9"]
     assert json.loads((tmp_path / "predictions.json").read_text())["rows"] == 4
     assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o600}
 
@@ -123,7 +123,7 @@ def test_answers_that_are_no_numbers_are_written_and_raise_nothing(tmp_path: Pat
     wild = Answers(np.array([[np.nan, 1.0], [np.inf, -np.inf], [1e308, -1e308]]))
     file = Predictions(tmp_path, ["a", "b"], encrypted=False)
     with np.errstate(all="ignore"):
-        file.add(wild, 3)
+        file.add(wild, np.arange(3))
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 4
 
 

@@ -77,10 +77,10 @@ def test_the_sum_is_divided_by_the_declared_size_whatever_the_rows_are() -> None
     """A silo with a tenth of what it declares moves a tenth as far."""
     party = facts(train=32)  # rate one, denominator 32
     asked = spec(privacy=QUIET, strategy={"local_steps": 1, "learning_rate": 1.0})
-    one = Part(np.full((1, 3), 0.5, np.float32), np.array([1]), None)
+    one = Part(np.full((1, 3), 0.5, np.float32), np.array([1]), None, np.array([0]))
     moved = []
     for n in (1, 10, 32):
-        rows = Part(np.repeat(one.features, n, 0), np.repeat(one.labels, n), None)
+        rows = Part(np.repeat(one.features, n, 0), np.repeat(one.labels, n), None, np.arange(n))
         state = load(trainer({"train": rows}, asked, party=party).train(0, BODY, b"a"))
         moved.append((state["1.weight"] - 0.1).numpy())
     # Logits are equal, so the gradient of a row is (1/2, -1/2) times its features.
