@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from dashboard import reading
 from dashboard.reading import Book
 from federation import approvals as asked
+from federation import waiting
 from federation.home import Home
 from federation.settings import Federation
 from privacy.ledger import Account, AccountTerms, Spend, clock, schema
@@ -113,7 +114,8 @@ class Overview:
 
     `elsewhere`: members whose ledgers are not under this home. `silos_per_subject`: the most
     silos that one person can be in, as the federation declares. `approvals`: what each silo was
-    asked to let run, and what was answered; a silo's ledger alone says what then ran.
+    asked to let run, and what was answered; a silo's ledger alone says what then ran. Of silos
+    elsewhere they are what a coordinator's jobs wait for.
     """
 
     federation: str
@@ -137,12 +139,16 @@ def overview(home: Home) -> Overview:
     """Read every ledger under a home; raises where there is no federation."""
     federation = home.federation()
     here = home.silo_names()
+    elsewhere = tuple(sorted(set(federation.silos) - set(here)))
     return Overview(
         federation=federation.name,
         silos=tuple(_books(home, federation, silo) for silo in here),
-        elsewhere=tuple(sorted(set(federation.silos) - set(here))),
+        elsewhere=elsewhere,
         silos_per_subject=federation.max_silos_per_subject or len(federation.silos),
-        approvals=tuple(line for silo in here for line in _approvals(home, silo)),
+        approvals=(
+            *(line for silo in here for line in _approvals(home, silo)),
+            *waiting.lines(home, elsewhere),
+        ),
     )
 
 
@@ -152,6 +158,8 @@ def marks(home: Home) -> Hashable:
     Somebody who edits an old row leaves the head as it is, so the files count too.
     """
     files = [home.federation_file, home.mirror, Path(f"{home.mirror}-wal")]
+    for document in sorted(home.jobs.glob("*/waiting.json")):
+        files += [document, document.with_name("job.json")]
     heads = []
     federation = home.federation()
     for silo in home.silo_names():

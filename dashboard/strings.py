@@ -24,6 +24,7 @@ APPROVAL = {
     "given": "✓ approved",
     "refused": "✕ refused",
     "expired": "▲ approval expired",
+    "elsewhere": "? waits at the silo",
 }
 
 HEADLINE = {

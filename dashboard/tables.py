@@ -92,7 +92,7 @@ def releases(lines: Iterable[ReleaseLine]) -> list[Row]:
 
 def approvals(lines: Iterable[asked.Line]) -> list[Row]:
     """One row per request, those that nobody has answered first, then the newest."""
-    waits = ("pending", "expired")
+    waits = ("pending", "elsewhere", "expired")
     newest = sorted(lines, key=lambda line: line.asked, reverse=True)
     ordered = sorted(newest, key=lambda line: line.state not in waits)
     return [
@@ -103,7 +103,7 @@ def approvals(lines: Iterable[asked.Line]) -> list[Row]:
             "kind": line.kind,
             "data set": line.dataset,
             "ε alone": line.epsilon,
-            "at δ": f"{line.delta:g}",
+            "at δ": "" if line.delta is None else f"{line.delta:g}",
             "asked (UTC)": moment(line.asked),
             "by": line.by or " or ".join(line.approvers),
             "until (UTC)": moment(line.until) if line.until else "",

@@ -306,7 +306,8 @@ class Approvals:
 class Line:
     """One request at a silo as people see it; `about` is what is signed.
 
-    `by`, `at` and `until` are those of the answer, `reason` of a refusal.
+    `by`, `at` and `until` are those of the answer, `reason` of a refusal. Of a silo whose files are
+    elsewhere, `state` is "elsewhere" and the price is not told (`waiting.lines`).
     """
 
     silo: str
@@ -315,7 +316,7 @@ class Line:
     kind: str
     dataset: str
     epsilon: float | None
-    delta: float
+    delta: float | None
     about: str
     asked: datetime
     approvers: tuple[str, ...]

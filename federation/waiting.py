@@ -5,10 +5,12 @@ Nothing is reserved while a job waits; each time it asks, it asks in a new manif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from federation.errors import ApprovalNeeded, NotFound
+from federation.approvals import Line
+from federation.errors import ApprovalNeeded, BadInput, NotFound
+from federation.home import Home
 from federation.parties import Parties
 from federation.record import Job
 
@@ -44,3 +46,28 @@ def decided(job: Job, parties: Parties) -> bool:
         if standing["state"] not in ("given", "refused") or not standing["open"]:
             return False
     return True
+
+
+def lines(home: Home, silos: Collection[str]) -> Iterator[Line]:
+    """What jobs wait for at silos whose files are not here: what these told when last asked."""
+    for path in sorted(home.jobs.glob("*/waiting.json")):
+        try:
+            job = Job(home, path.parent.name)
+        except (BadInput, NotFound):  # of a kind that is not installed any more
+            continue
+        if job.status != "waiting":
+            continue
+        for silo, told in (job.document("waiting") or {}).items():
+            if silo in silos:
+                yield Line(
+                    silo=silo,
+                    job=job.id,
+                    state="elsewhere",
+                    kind=job.spec.kind,
+                    dataset=job.spec.dataset,
+                    epsilon=None,
+                    delta=None,
+                    about=str(told["about"]),
+                    asked=job.created,
+                    approvers=tuple(map(str, told["by"] or ())),
+                )

@@ -6,12 +6,20 @@ import pytest
 import yaml
 
 from dashboard import queries, strings, tables
-from federation import plain_yaml, statements
+from federation import plain_yaml, statements, waiting
 from federation.approvals import Request
+from federation.documents import parse
+from federation.errors import ApprovalNeeded
 from federation.jobfiles import JobFiles
+from federation.jobs.train import Spec
+from federation.record import Job
 from secure.keys import SigningKey
 
 NOW = datetime.now(UTC)
+TRAIN = {
+    "strategy": {"rounds": 2, "local_steps": 1, "batch_size": 8, "learning_rate": 0.1},
+    "privacy": {"epsilon": 1.0},
+}
 HOSTILE = "**b** <img src=x onerror=alert(1)>"
 
 
@@ -83,7 +91,30 @@ def test_each_request_says_where_it_stands(asked):
     assert rows[0]["state"] == "? nobody has answered" and rows[0]["by"] == "ada"
     assert rows[0]["ε alone"] is None and rows[1]["ε alone"] == 2.5
     assert rows[2]["reason"] == "NOT-NOW"
-    assert set(strings.APPROVAL) == {"pending", "given", "refused", "expired"}
+    assert set(strings.APPROVAL) == {"pending", "given", "refused", "expired", "elsewhere"}
+
+
+def test_a_coordinators_page_shows_what_its_jobs_wait_for_at_silos_elsewhere(asked):
+    asked.keys["far"] = SigningKey.generate()
+    asked.federate()
+    seen = [queries.marks(asked.home)]
+    spec = {"kind": "train", "name": "abroad", "dataset": "heart", "model": {"name": "logistic"}}
+    job = Job.create(asked.home, parse(spec | TRAIN, Spec, "job"))
+    # A silo elsewhere is asked by message; one here shows its own files, which say more.
+    needed = {
+        silo: ApprovalNeeded("ask ada", field="approval", value="e" * 64, allowed=["ada"])
+        for silo in ("far", "north")
+    }
+    waiting.wait(job, needed)
+    seen.append(queries.marks(asked.home))
+    (line,) = [a for a in queries.overview(asked.home).approvals if a.job == job.id]
+    assert (line.silo, line.state, line.epsilon) == ("far", "elsewhere", None)
+    row = next(r for r in tables.approvals([line]))
+    assert row["state"] == "? waits at the silo" and row["by"] == "ada" and row["at δ"] == ""
+    job.update("created")
+    seen.append(queries.marks(asked.home))
+    assert len(set(seen)) == 3
+    assert job.id not in {a.job for a in queries.overview(asked.home).approvals}
 
 
 def test_an_approval_that_was_used_does_not_lapse(asked):
