@@ -50,7 +50,7 @@ imports: $(READY) ## import-linter: imports go down only
 	$(BIN)/lint-imports
 
 # Three workers on two cores: the tests with real servers wait as often as they compute.
-test: $(READY) check ## lint, types, imports and tests; about eleven minutes on two cores
+test: $(READY) check ## lint, types, imports and tests; eleven to fourteen minutes on two cores
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not large'
 
 test-all: $(READY) check ## everything, large gates included; writes docs/verification.md
