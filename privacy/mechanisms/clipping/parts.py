@@ -18,7 +18,8 @@ u = 2^-53, n <= 1024 units in a call, B units in a step of at most B / 8 calls, 
   (M / CANCELLING)^2 keeps that below K u CANCELLING^2 of the square: 1e-6 for K up to 9e5, beyond
   which a layer is not of this kind. The sum adds L = `LONGEST` products at a time and is off by
   L u sum_i f_i M_i <= L u B CANCELLING C, in each of two data sets: 4.6e-6 C for B = 2e5.
-- All: every call adds its sum to a coordinate of the total once, `Gram` once for L products; so
+- All: every call adds its sum to a coordinate of the total once, `Gram` once for L products and
+  `Samples` once for `ROWS` units, of which a call of 8 or more has no more than one for every 8; so
   sums are off by (n + B / 8) u B C, in each of two data sets: 1.2e-6 C for B = 2e5.
 
 The norm's error and the sums' together stay below `plan.ETA` = 1e-5. Norms below 2^-60 in float32
@@ -48,7 +49,7 @@ Terms of random signs at T positions are about sqrt(T) times as long as their su
 ROWS = 16
 """Rows of `Samples` that are added up at once: few, so that what they are read from lies together.
 
-Twice the 8 of which the bound below counts one call, so that a last block of fewer is within it.
+Twice the 8 units for which the bound above counts one sum, so that a last block of fewer is in it.
 """
 
 LONGEST = 1024
