@@ -21,13 +21,15 @@ def check_silo(home: Home, silo: str) -> dict[str, Any]:
     """Check every data set of a silo against its rows.
 
     Returns `{silo, ok, datasets: {NAME: {rows, left_out, faults, notes, sizes, warnings}}}`,
-    exact and private. Raises what `load_part` raises for a source as a whole.
+    exact and private, without the data sets that the silo has no source of rows for. Raises what
+    `load_part` raises for a source as a whole.
     """
     federation = home.federation()
     config = home.silo_config(silo)
     datasets = {
         name: check_source(config, federation.dataset(name), sizes)
         for name, sizes in federation.silos[silo].sizes.items()
+        if sizes.rows or config.sources[config.source_of(name)].kind != "none"
     }
     ok = not any(found["faults"] or found["warnings"] for found in datasets.values())
     return {"silo": silo, "ok": ok, "datasets": datasets}
@@ -88,6 +90,8 @@ def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes) -> dict[
 def check_text(document: dict[str, Any]) -> str:
     """The findings of `check_silo` in words."""
     lines = [f"Rows of silo {document['silo']}. For its owner only: these counts are exact."]
+    if not document["datasets"]:
+        lines.append("\nThis silo has no rows.")
     for name, found in document["datasets"].items():
         lines.append(f"\n{name}: {found['rows']} rows, {found['left_out']} left out by the rules")
         for part, size in found["sizes"].items():

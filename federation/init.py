@@ -7,7 +7,7 @@ Everything is checked before the first file is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from federation.membership import Membership
 from federation.policy import Policy
 from federation.schema import Dataset, FileSplit
 from federation.separate import refuse_shared_rows
-from federation.settings import AccountConfig, Federation, SiloConfig, Sizes, SourceConfig
+from federation.settings import (
+    AccountConfig,
+    Federation,
+    NoSource,
+    SiloConfig,
+    Sizes,
+    SourceConfig,
+)
 from federation.sources.locator import FORMS, locate
 from federation.templates import federation_text, silo_text
 from privacy.events import Unit
@@ -88,8 +95,9 @@ def init_dataset(
 
     `sources` maps silo names to sources in one word (`federation.sources.locator`), `sizes` to
     TRAIN/TEST, or TRAIN/TEST/SUBJECTS where the schema has a subject column: public numbers that
-    each owner types, never counted from the rows. Reads the names of columns, but no row. There
-    may be no silo where they come later, from hosts of their own (`apart`).
+    each owner types, never counted from the rows; a silo without rows needs none. Reads the names
+    of columns, but no row. There may be no silo where they come later, from hosts of their own
+    (`apart`).
     """
     home = _vacant(directory)
     document = read_yaml(schema)
@@ -128,7 +136,9 @@ def plan_silo(
     """
     if not sources:
         raise BadInput(
-            "source: none is named; give --source DATASET=SOURCE", field="source", allowed=FORMS
+            "source: give --source DATASET=SOURCE, or DATASET=none where this silo has no rows",
+            field="source",
+            allowed=FORMS,
         )
     datasets = {called: federation.dataset(called) for called in sources}
     _refuse_stray(sizes, sources, "data sets with a source")
@@ -141,6 +151,7 @@ def plan_silo(
         "name": name,
         "sources": {called: founder.source for called, founder in founders.items()},
         "accounts": tuple(accounts),
+        "policy": _first_policy(founders.values()),
     }
     config = parse(said, SiloConfig, f"silo {name}")
     refuse_shared_rows(config.sources, on_disk=True)
@@ -186,10 +197,38 @@ def _founder(name: str, text: str, size: str | None, dataset: Dataset) -> _Found
     from federation.sources.table import check_columns
 
     source = locate(text, dataset.name, Path.cwd())
+    if isinstance(source, NoSource):
+        return _Founder(source, _no_rows(name, size, dataset))
     check_columns(source, dataset.columns)
     if isinstance(dataset.split, FileSplit):
         check_columns(source, dataset.columns, separate_test=True)
-    return _Founder(source, read_sizes(name, size, dataset))
+    sizes = read_sizes(name, size, dataset)
+    if not sizes.rows:
+        raise BadInput(
+            f"size: {name}={size} declares no rows, and its source has some",
+            field="size",
+            value=size,
+            allowed="numbers of at least 1, or source none",
+        )
+    return _Founder(source, sizes)
+
+
+def _no_rows(name: str, size: str | None, dataset: Dataset) -> Sizes:
+    """The sizes of a silo without rows, which need not be said."""
+    none = Sizes(train=0, test=0, subjects=None if dataset.subject is None else 0)
+    if size is not None and read_sizes(name, size, dataset) != none:
+        raise BadInput(
+            f"size: {name}={size} declares rows, and its source is none",
+            field="size",
+            value=size,
+            allowed="no size, for a silo without rows",
+        )
+    return none
+
+
+def _first_policy(founders: Iterable[_Founder]) -> Policy:
+    """What a silo lets run until its owner says otherwise; without rows there is one thing."""
+    return Policy() if any(f.sizes.rows for f in founders) else Policy(kinds=("infer",))
 
 
 def _refuse_stray(sizes: Mapping[str, str], known: Mapping[str, str], what: str) -> None:
@@ -246,7 +285,7 @@ def _found(
     schema: Mapping[str, Any],
     founders: Mapping[str, _Founder],
     accounts: tuple[AccountConfig, ...],
-    policy: Policy = Policy(),  # noqa: B008 - frozen
+    policy: Policy | None = None,
 ) -> None:
     coordinator = SigningKey.generate()
     silo_keys = {name: SigningKey.generate() for name in founders}
@@ -265,7 +304,10 @@ def _found(
     parse(facts, Federation, "federation.yaml")
     configs = {
         name: SiloConfig(
-            name=name, sources={dataset.name: founder.source}, accounts=accounts, policy=policy
+            name=name,
+            sources={dataset.name: founder.source},
+            accounts=accounts,
+            policy=policy or _first_policy([founder]),
         )
         for name, founder in founders.items()
     }

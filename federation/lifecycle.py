@@ -28,7 +28,7 @@ from federation.jobs.base import FACTS, CoordinatorContext, Outcome, PartyFacts,
 from federation.listening import Listening
 from federation.manifest import MANIFEST_LIFE, check_agreed, read_manifest
 from federation.parties import Parties
-from federation.pricing import check_terms, subjects_total
+from federation.pricing import subjects_total
 from federation.record import ENDED, Job
 from federation.spec import JobSpec, digest
 from federation.version import code_version
@@ -40,15 +40,15 @@ from secure.errors import SecureError
 
 
 def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
-    """The checked quote of every silo that holds the job's dataset."""
+    """The checked quote of every silo that takes part in the job."""
     if not facts:
         raise BadInput(
-            f"dataset: no silo holds {spec.dataset!r}", field="dataset", value=spec.dataset
+            f"dataset: no silo has rows of {spec.dataset!r}", field="dataset", value=spec.dataset
         )
     if len(facts) < spec.least_silos:
         raise BadInput(
-            f"aggregation: it needs {spec.least_silos} silos, {spec.dataset!r} is held by "
-            f"{len(facts)}",
+            f"aggregation: it needs {spec.least_silos} silos, and {len(facts)} have rows of "
+            f"{spec.dataset!r}",
             field="aggregation",
             value=len(facts),
             allowed=f">= {spec.least_silos} silos",
@@ -57,15 +57,12 @@ def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, Party
     if spec.quorum is not None and not least <= spec.quorum <= len(facts):
         raise BadInput(
             f"quorum: {spec.quorum} is not between {least}, with which this job can go on, and "
-            f"the {len(facts)} silos that hold {spec.dataset!r}",
+            f"the {len(facts)} silos with rows of {spec.dataset!r}",
             field="quorum",
             value=spec.quorum,
             allowed=f"{least} to {len(facts)}",
         )
-    quotes = jobs.kind(spec.kind).quote(spec, facts)
-    for silo in quotes:
-        check_terms(facts[silo])
-    return quotes
+    return pricing.quotes(spec, facts)
 
 
 def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:

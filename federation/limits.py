@@ -70,6 +70,7 @@ Rate = Annotated[float, Within(1e-12, 1e38)]
 Decay = Annotated[float, Within(0, 1, open_above=True)]
 Fraction = Annotated[float, Within(0, 1)]
 Count = Annotated[int, Within(1, 10**9)]
+CountOrNone = Annotated[int, Within(0, 10**9)]
 Rounds = Annotated[int, Within(1, 100_000)]
 Seed = Annotated[int, Within(0, 2**53 - 1)]
 """Canonical JSON writes integers exactly up to here (RFC 8785, section 3.2.2.3)."""

@@ -61,25 +61,28 @@ class Parties(ABC):
         """Let go of whatever reaches the silos."""
 
     def facts(self, dataset: str, silos: Collection[str] | None = None) -> dict[str, PartyFacts]:
-        """Public facts of the silos that hold a data set, or of some, in the order of names."""
+        """Public facts of the silos with rows of a data set, or of some, in the order of names."""
         return {
             silo: FACTS.validate_python(self.call(silo, "facts", dataset=dataset))
             for silo in self.holders(dataset, silos)
         }
 
     def holders(self, dataset: str, silos: Collection[str] | None = None) -> tuple[str, ...]:
-        """The silos that hold a data set, or those of `silos`; `NotFound` where one does not."""
-        holding = self.federation.silos_with(dataset)
+        """The silos with rows of a data set, or those of `silos`, which may have none.
+
+        `NotFound` where one of these declares nothing of the data set.
+        """
+        known = self.federation.silos_of(dataset)
         for silo in sorted(silos or ()):
-            if silo not in holding:
+            if silo not in known:
                 raise NotFound(
-                    f"silo {silo!r} does not hold {dataset!r} in this federation; these do: "
-                    f"{', '.join(holding) or 'none'}",
+                    f"silo {silo!r} does not take part in jobs on {dataset!r} in this federation; "
+                    f"these do: {', '.join(known) or 'none'}",
                     field="silo",
                     value=silo,
-                    allowed=list(holding),
+                    allowed=list(known),
                 )
-        return holding if silos is None else tuple(sorted(silos))
+        return self.federation.silos_with(dataset) if silos is None else tuple(sorted(silos))
 
     def check_sources(self, dataset: str, silos: Collection[str] | None = None) -> None:
         """Look at the columns of every silo's source, or of some, and at no row."""

@@ -12,8 +12,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from federation import jobs
 from federation.errors import BadInput
 from federation.jobs.base import PartyFacts, PartyQuote
+from federation.spec import JobSpec
 from privacy.errors import PrivacyError
 from privacy.events import Event, Unit
 from privacy.ledger import Ledger
@@ -42,6 +44,26 @@ def faced(event: Event, unit: Unit, by: Unit, facts: PartyFacts) -> Event:
         account_unit=by,
         rows_per_subject=subject.max_rows if subject else None,
     )
+
+
+def quotes(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuote]:
+    """The job priced by its kind at every silo, from public facts that it can run on (`BadInput`).
+
+    A silo whose rows it reads declares some, and every account's delta suits what is declared.
+    """
+    for silo, party in facts.items():
+        if spec.reads_rows(silo) and not party.sizes.rows:
+            raise BadInput(
+                f"silo {silo} declares no rows of {spec.dataset!r}, and a job of kind {spec.kind} "
+                f"reads rows of a {spec.role(silo)}",
+                field="silo",
+                value=silo,
+                allowed="a silo with rows",
+            )
+    priced = jobs.kind(spec.kind).quote(spec, facts)
+    for silo in priced:
+        check_terms(facts[silo])
+    return priced
 
 
 def check_terms(facts: PartyFacts) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from federation.errors import BadInput, NotFound
-from federation.limits import Count, Decay, Delta, Epsilon, Within
+from federation.limits import Count, CountOrNone, Decay, Delta, Epsilon, Within
 from federation.policy import Policy
 from federation.schema import Dataset, named
 from federation.separate import refuse_shared_rows
@@ -27,11 +27,24 @@ class Sizes(Block):
 
     Sampling rates, denominators and weights are computed from these and never from the rows,
     which is what keeps the true count inside the guarantee. `subjects` counts the training part.
+    All are 0 at a silo without rows, which can have the roles that read none.
     """
 
-    train: Count
-    test: Count
-    subjects: Count | None = None
+    train: CountOrNone
+    test: CountOrNone
+    subjects: CountOrNone | None = None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        said = [n for n in (self.train, self.test, self.subjects) if n is not None]
+        if any(said) and not all(said):
+            raise ValueError("all sizes are at least 1, or all are 0 for a silo without rows")
+        return self
+
+    @property
+    def rows(self) -> bool:
+        """Whether there are any."""
+        return self.train > 0
 
     def units(self, unit: Unit) -> int:
         """How many units of the training part are declared; `BadInput` where none are."""
@@ -113,7 +126,12 @@ class Federation(Block):
         return self.datasets[name]
 
     def silos_with(self, dataset: str) -> tuple[str, ...]:
-        """The silos that hold a data set, in the order of their names."""
+        """The silos that hold rows of a data set, in the order of their names."""
+        sizes = {name: facts.sizes.get(dataset) for name, facts in self.silos.items()}
+        return tuple(sorted(name for name, of in sizes.items() if of is not None and of.rows))
+
+    def silos_of(self, dataset: str) -> tuple[str, ...]:
+        """The silos that take part in jobs on a data set, with rows or without."""
         return tuple(sorted(n for n, facts in self.silos.items() if dataset in facts.sizes))
 
     def digest(self) -> str:
@@ -186,8 +204,15 @@ class IdxSource(_Source):
         return self
 
 
+class NoSource(_Source):
+    """No rows: this silo takes part with a model, or as a node, and declares sizes of 0."""
+
+    kind: Literal["none"] = "none"
+
+
 SourceConfig = Annotated[
-    CsvSource | ParquetSource | SqlSource | NpzSource | IdxSource, Field(discriminator="kind")
+    CsvSource | ParquetSource | SqlSource | NpzSource | IdxSource | NoSource,
+    Field(discriminator="kind"),
 ]
 
 

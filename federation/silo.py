@@ -111,9 +111,14 @@ class Silo:
         )
 
     def check_source(self, dataset: str) -> None:
-        """Refuse a source that is not there or lacks a column; no row is read."""
+        """Refuse a source that is not there or lacks a column; no row is read.
+
+        Where this silo declares no rows of the data set, nothing is looked at: nothing reads it.
+        """
         from federation.sources.table import check_columns
 
+        if not self.facts(dataset).sizes.rows:
+            return
         schema = self._federation.dataset(dataset)
         source = self._config.sources[self._config.source_of(dataset)]
         check_columns(source, schema.columns)
@@ -123,9 +128,7 @@ class Silo:
     def quote(self, spec: JobSpec) -> tuple[PartyFacts, PartyQuote]:
         """Derive the quote of a job here, from the spec and this silo's public facts."""
         facts = self.facts(spec.dataset)
-        quote = jobs.kind(spec.kind).quote(spec, {self.name: facts})[self.name]
-        pricing.check_terms(facts)
-        return facts, quote
+        return facts, pricing.quotes(spec, {self.name: facts})[self.name]
 
     def consider(self, manifest: dict[str, Any]) -> None:
         """Check a manifest against policy, and charge nothing: what comes before `reserve`.

@@ -252,12 +252,16 @@ class JobSpec(Block):
 
     @property
     def silos(self) -> frozenset[str] | None:
-        """The silos that take part; None: all that hold the data set."""
+        """The silos that take part; None: all that hold rows of the data set."""
         return None
 
     def role(self, silo: str) -> str:
         """What a silo does in the job."""
         return "trainer"
+
+    def reads_rows(self, silo: str) -> bool:
+        """Whether the job reads rows of a silo that takes part."""
+        return True
 
     def check(self, jobs: Path, dataset: Dataset) -> None:
         """Refuse what the coordinator's own records of `jobs` show to be impossible."""

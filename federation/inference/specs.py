@@ -166,6 +166,10 @@ class Spec(JobSpec):
             allowed=sorted(self.silos),
         )
 
+    def reads_rows(self, silo: str) -> bool:
+        """The rows of the role `data`, and no others."""
+        return silo == self.roles.data
+
     def check(self, jobs: Path, dataset: Dataset) -> None:
         """Refuse a train job that is not there or not finished, and a model that does not fit."""
         from federation.inference.served import check_published

@@ -7,6 +7,7 @@
     FILE,TESTFILE               with a separate test part
     IMAGES+LABELS               a pair of IDX files; IMAGES+LABELS,TESTIMAGES+TESTLABELS
     URL#TABLE                   a table of any SQLAlchemy URL; URL#TABLE,TESTTABLE
+    none                        no rows: a silo with a model, or a node
 
 Anything else (a query, another delimiter) is written in `silo.yaml`.
 """
@@ -21,13 +22,14 @@ from federation.errors import BadInput
 from federation.settings import (
     CsvSource,
     IdxSource,
+    NoSource,
     NpzSource,
     ParquetSource,
     SourceConfig,
     SqlSource,
 )
 
-FORMS = "FILE.csv, FILE.parquet, FILE.npz, IMAGES+LABELS (IDX) or SQLALCHEMY-URL#TABLE"
+FORMS = "FILE.csv, FILE.parquet, FILE.npz, IMAGES+LABELS (IDX), SQLALCHEMY-URL#TABLE or none"
 
 _FILES: dict[str, type[CsvSource] | type[ParquetSource] | type[NpzSource]] = {
     ".csv": CsvSource,
@@ -42,6 +44,8 @@ _FILES: dict[str, type[CsvSource] | type[ParquetSource] | type[NpzSource]] = {
 def locate(text: str, dataset: str, directory: Path) -> SourceConfig:
     """Read a source given in one word; relative paths are meant from `directory`."""
     datasets = (dataset,)
+    if text == "none":
+        return NoSource(datasets=datasets)
     if "://" in text:
         url, mark, tables = text.rpartition("#")
         if not mark or not tables:

@@ -56,7 +56,17 @@ class Reader(Protocol):
 
 
 def reader(source: SourceConfig) -> Reader:
-    """The module that reads this kind of source; only that one is imported."""
+    """The module that reads this kind of source; only that one is imported.
+
+    Raises `BadInput` for a source of no rows.
+    """
+    if source.kind == "none":
+        raise BadInput(
+            f"source of {', '.join(source.datasets)}: it is of kind none, which has no rows",
+            field="source",
+            value=source.kind,
+            allowed="a source with rows, or sizes of 0 and a role that reads none",
+        )
     module: Any = importlib.import_module(f"federation.sources.{source.kind}")
     return module  # type: ignore[no-any-return]
 

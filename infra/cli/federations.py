@@ -25,7 +25,9 @@ def init(
     ] = None,
     silo: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=SOURCE: a file or a SQL URL; repeat it.", show_default=False),
+        typer.Option(
+            help="NAME=SOURCE: a file, a SQL URL, or none; repeat it.", show_default=False
+        ),
     ] = None,
     size: Annotated[
         list[str] | None,

@@ -38,7 +38,9 @@ def enrol(
     name: NameArgument,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="DATASET=SOURCE: a file or a SQL URL; repeat it.", show_default=False),
+        typer.Option(
+            help="DATASET=SOURCE: a file, a SQL URL, or none; repeat it.", show_default=False
+        ),
     ] = None,
     size: SizeOption = None,
     federation: Annotated[

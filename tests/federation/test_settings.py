@@ -64,7 +64,8 @@ def _sizes(**sizes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "field", "word"),
     [
-        (_sizes(train=0, test=1), "silos.north.sizes.d.train", "greater than or equal to 1"),
+        (_sizes(train=0, test=1), "silos.north.sizes.d", "all are 0 for a silo without rows"),
+        (_sizes(train=-1, test=1), "silos.north.sizes.d.train", "greater than or equal to 0"),
         (_sizes(train=10.5, test=1), "silos.north.sizes.d.train", "integer"),
         (_sizes(test=1), "silos.north.sizes.d.train", "required"),
         (facts(coordinator="1" * 64), "document", "same public key"),

@@ -102,6 +102,10 @@ class World:
         given = ("--source", f"heart={rows}", "--size", "heart=40/20", "--federation", invitation)
         return tacit("silo", "enrol", name, *given, "--home", self.home(name).root)
 
+    def enrol_without_rows(self, name: str) -> dict[str, Any]:
+        given = ("--source", "heart=none", "--federation", self.fed.federation_file)
+        return tacit("silo", "enrol", name, *given, "--home", self.home(name).root)
+
     def carried(self, path: object) -> Path:
         """A document as it arrives: a copy, somewhere else."""
         target = self.root / "carried" / Path(str(path)).name
@@ -257,6 +261,21 @@ def test_what_people_see_says_what_comes_next(asked: World) -> None:
 
 
 # Enrolling
+
+
+def test_a_silo_without_rows_joins_to_serve_and_not_to_train(joined: World) -> None:
+    joined.enrol_without_rows("vendor")
+    joined.admit("vendor")
+    joined.all_sign(*NAMES, "vendor")
+    federation = joined.home("north").federation()
+    assert federation.silos_with("heart") == NAMES
+    assert federation.silos_of("heart") == (*NAMES, "vendor")
+    assert joined.home("vendor").silo_config("vendor").policy.kinds == ("infer",)
+    silo = Silo(joined.home("vendor"), "vendor")
+    silo.check_source("heart")
+    with pytest.raises(BadInput, match="declares no rows"):
+        silo.quote(parse(SPEC, Spec, "job"))
+    silo.close()
 
 
 @pytest.mark.parametrize(

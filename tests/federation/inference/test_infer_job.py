@@ -316,7 +316,9 @@ def test_a_spec_that_makes_no_sense_is_refused(changes: dict[str, Any], said: st
 
 def test_an_unknown_silo_is_refused_by_name(home: Home) -> None:
     asked = spec(roles={"data": DATA, "model": "silo-9"})
-    with pytest.raises(NotFound, match="'silo-9' does not hold 'breast-cancer'") as caught:
+    with pytest.raises(
+        NotFound, match="'silo-9' does not take part in jobs on 'breast-cancer'"
+    ) as caught:
         check(home, asked)
     assert caught.value.allowed == ["silo-1", "silo-2", "silo-3"]
     with pytest.raises(NotFound), Embedded(home) as parties:
