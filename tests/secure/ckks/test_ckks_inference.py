@@ -238,9 +238,9 @@ def test_the_mode_follows_the_rows_and_can_be_told():
 def test_a_tolerance_takes_a_larger_ring():
     network = read(nn.Linear(30, 2), (30,))
     loose = compile_network(network, -1, 1)
-    tight = compile_network(network, -1, 1, tolerance=loose.plan.error / 100)
+    tight = compile_network(network, -1, 1, tolerance=loose.plan.error / 10_000)
     assert tight.plan.ring > loose.plan.ring
-    assert tight.plan.error <= loose.plan.error / 100
+    assert tight.plan.error <= loose.plan.error / 10_000
 
 
 @pytest.mark.parametrize(
