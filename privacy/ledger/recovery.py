@@ -5,7 +5,8 @@ lost for good, every account is marked breached; what the lost receipts show was
 charged whole, and so is every charge that is open. The breach entry names the heads that were
 lost, so that those who hold them can see that the loss was owned up to.
 
-Without a head file nobody here knows how many entries there were. A receipt of the last entry shows
+Without a head file nobody here knows how many entries there were, nor with one that stands behind
+entries that others hold: it came back with the backup. A receipt of the last entry shows
 that others know of none beyond it; then only what is open is charged whole, for of that a start,
 a read or a release may be missing. Without such a receipt every account is marked breached.
 """
@@ -30,7 +31,7 @@ from privacy.ledger.store import Store
 from privacy.ledger.writer import Writer
 
 REASON = "entries were lost when a backup was restored"
-HEADLESS = "the head file was lost, and with it how many entries there were"
+HEADLESS = "the head file was lost or restored, and with it how many entries there were"
 _KEPT = ("key", "job", "digest", "payload", "refundable", "expires", "accountant", "releases")
 
 
@@ -71,6 +72,8 @@ def recover(
         last = _last(store, identity)
         if filed and filed.spoiled and filed.head.seq >= last.seq:
             filed = None  # the spoiled half may have named a later entry
+        if filed and filed.head.seq < last.seq and replayed:
+            filed = None  # restored too: it says nothing of what came after the last known entry
         if lost or filed is None:
             reached = not lost and any(head.seq == last.seq for head in known)
             gone = {head.hash for head in lost}

@@ -186,6 +186,30 @@ def test_the_first_entry_too_may_be_all_that_a_backup_holds(place):
     ledger.close()
 
 
+def test_a_head_file_that_came_back_with_the_backup_returns_no_running_job(place, tmp_path):
+    """What others hold ends with a start; reads and releases are in no mirror."""
+    ledger = place.create()
+    ledger.open_account(place.terms())
+    restore, head = backup(place), place.head.read_bytes()
+    with Mirror.create(f"sqlite:///{tmp_path / 'mirror.db'}") as mirror:
+        mirror.accept(place.reserve(ledger))
+        mirror.accept(ledger.start("job-1", go="g" * 64))
+        receipts = mirror.receipts()
+    ledger.mark_read("job-1")
+    used = spent(ledger)
+    ledger.close()
+    restore()
+    place.head.write_bytes(head)
+
+    ledger = place.open()
+    done = ledger.recover(receipts)
+    assert (done.replayed, done.lost, done.breached) == (2, (), ())
+    assert ledger.charge("job-1").state is State.FORFEITED and spent(ledger) == used
+    assert ledger.account("heart", "record").status == "healthy" and ledger.verify().ok
+    assert ledger.recover(receipts).replayed == 0 and spent(ledger) == used
+    ledger.close()
+
+
 def test_a_head_file_lost_alone_costs_what_is_open(place, ledger):
     """Others hold the last entry, and know of none after it."""
     ledger.open_account(place.terms(source="lungs"))
