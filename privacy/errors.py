@@ -5,6 +5,7 @@
     ├── UnsupportedEvent      PRIVACY-002  no accountant or filter here can price this event (2)
     ├── CalibrationFailed     PRIVACY-003  no noise level reaches the target (2)
     ├── UnsafeModel           PRIVACY-004  a module mixes rows, so no clip can bound one row (2)
+    ├── AccountantsDisagree   PRIVACY-005  a price is below an independent lower bound (4)
     └── LedgerError           LEDGER-000
         ├── InvalidRequest    LEDGER-001   a request that the ledger cannot read (2)
         ├── Refused           LEDGER-002   the filter does not admit the charge (3)
@@ -66,6 +67,13 @@ class UnsafeModel(PrivacyError):
     """A module of the model mixes rows, so no clip bounds what one row can do."""
 
     code = "PRIVACY-004"
+
+
+class AccountantsDisagree(PrivacyError):
+    """A price is below what the event costs at least, by another accountant."""
+
+    code = "PRIVACY-005"
+    exit_code = 4
 
 
 class LedgerError(PrivacyError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -91,8 +92,17 @@ def epsilon_lower(
     event: Event, delta: float, relation: Relation = Relation.ADD_REMOVE, grid: float = GRID
 ) -> float:
     """Return a lower bound of epsilon at delta: what no valid accountant may go below."""
+    return lower(event, relation, grid)(delta)
+
+
+def lower(event: Event, relation: Relation, grid: float) -> Callable[[float], float]:
+    """Return `epsilon_lower` of an event at any delta, from one distribution."""
     distribution = _distribution(event, relation, grid, False)
-    return float(distribution.get_epsilon_for_delta(delta)) if distribution is not None else 0.0
+
+    def at(delta: float) -> float:
+        return 0.0 if distribution is None else float(distribution.get_epsilon_for_delta(delta))
+
+    return at
 
 
 def _distribution(event: Event, relation: Relation, grid: float, upper: bool) -> Any:

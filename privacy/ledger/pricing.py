@@ -35,6 +35,7 @@ class Prices:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, float], Charge] = {}
         self._filters: dict[str, Filter] = {}
+        self._confronted: set[tuple[str, str, float]] = set()
 
     def of(self, filter_: Filter, event: Event | dict[str, Any], epsilon: float) -> Charge:
         """Price an event, an object or plain data, on an account of this capacity."""
@@ -47,9 +48,22 @@ class Prices:
             found = self._known[key] = filter_.charge(events.parse(data), epsilon)
         return found
 
+    def believed(self, question: Question) -> Charge:
+        """A price that may be written down: held against an independent bound first.
+
+        Raises `AccountantsDisagree`.
+        """
+        filter_, data, epsilon = question
+        filter_.confront(events.parse(data))
+        if len(self._confronted) >= _KEPT:
+            self._confronted.clear()
+        self._confronted.add(_key(question))
+        return self.of(filter_, data, epsilon)
+
     def find(self, question: Question) -> Charge | None:
-        """The price if it is known."""
-        return self._known.get(_key(question))
+        """The price if it is known and may be written down."""
+        key = _key(question)
+        return self._known.get(key) if key in self._confronted else None
 
     def filter(self, rows: Rows, account: str) -> Filter:
         """The filter of an account, by the digest of its opening, which its balance carries."""
@@ -78,7 +92,7 @@ class Pricer:
 
     def find(self, lacking: list[Question]) -> None:
         """Find prices, between two attempts."""
-        self._found |= {_key(question): self._prices.of(*question) for question in lacking}
+        self._found |= {_key(question): self._prices.believed(question) for question in lacking}
 
     def filter(self, rows: Rows, account: str) -> Filter:
         """The account's filter."""

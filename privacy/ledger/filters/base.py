@@ -40,6 +40,10 @@ class Filter(Protocol):
         """
         ...
 
+    def confront(self, event: Event) -> None:
+        """Raise `AccountantsDisagree` where the price of an event is below an independent bound."""
+        ...
+
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The smallest capacity that would have admitted these sums; 0 where they are nothing."""
         ...

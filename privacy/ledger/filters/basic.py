@@ -76,6 +76,9 @@ class Basic:
                 low = middle
         return Charge((charged(best),), delta=math.ceil(high * UNIT))
 
+    def confront(self, event: Event) -> None:
+        """The price is that of a distribution itself."""
+
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The sum."""
         return math.inf if sums[0] is None else sums[0] / UNIT

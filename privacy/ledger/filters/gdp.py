@@ -62,6 +62,9 @@ class GaussianDp:
 
         return Charge(added(event, lambda term: [gdp.mu_squared(term, self._relation)], 1))
 
+    def confront(self, event: Event) -> None:
+        """Nothing to hold it against: what is priced here is exact."""
+
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The epsilon of the composed mu at the account's delta, by bisection, from above."""
         if sums[0] is None:

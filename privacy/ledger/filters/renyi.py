@@ -126,6 +126,12 @@ class Renyi:
         losses = added(pure, lambda term: rdp.rdp(term, orders, self._relation), len(orders))
         return Charge(losses, parts(delta, self._delta0))
 
+    def confront(self, event: Event) -> None:
+        """Hold the Renyi losses against a privacy loss distribution."""
+        from privacy.accounting.confront import confront
+
+        confront(split(event)[0], self._orders + self._watched, self._relation)
+
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """The least claim that some order could carry, at its share of delta."""
         if not any(total is None or total > 0 for total in sums):

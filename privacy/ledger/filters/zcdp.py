@@ -44,6 +44,9 @@ class ZeroConcentrated:
 
         return Charge(added(event, lambda term: [zcdp.rho(term, self._relation)], 1))
 
+    def confront(self, event: Event) -> None:
+        """Nothing to hold it against: what is priced here is exact."""
+
     def epsilon(self, sums: tuple[Loss, ...]) -> float:
         """Rho + 2 sqrt(rho L)."""
         if sums[0] is None:
