@@ -125,13 +125,15 @@ class Sgd:
         return {name: value.detach().clone() for name, value in self._model.state_dict().items()}
 
     def probabilities(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the class probabilities of rows, [n, classes]."""
+        """Return the class probabilities of rows, [n, classes].
+
+        Every row goes through the model alone, from memory of its own: beside others its rounding
+        would depend on its place among them, and a crafted model makes a last bit decide a class.
+        """
         self._model.eval()
         with torch.no_grad():
-            parts = [
-                torch.softmax(self._model(torch.from_numpy(features[i : i + 4096])).double(), dim=1)
-                for i in range(0, len(features), 4096)
-            ]
+            rows = (torch.from_numpy(row[None]).clone() for row in features)
+            parts = [torch.softmax(self._model(row).double(), dim=1) for row in rows]
         self._model.train()
         joined: npt.NDArray[np.float64] = torch.cat(parts).numpy() if parts else np.empty((0, 0))
         return joined

@@ -17,7 +17,7 @@ within C. Rows are float32; norms, scaling and sums are float64, with unit round
 errors of norms and sums, for up to 1e9 parameters and B = 2e5 rows in a batch, are bounded in
 `clipping.parts` and together below 1e-5 of C; a plan beyond that is refused. What this does not
 prove is that a row's float32 gradient is the same to the last bit whatever is computed beside it:
-`BESIDE` in `clipping.engine` arranges it as far as a matrix library lets itself be arranged.
+`clipping.engine` and `clipping.linear` arrange it, and `clipping.selftest` looks.
 """
 
 LARGEST_BATCH = 100_000

@@ -37,14 +37,20 @@ if TYPE_CHECKING:
 Loss = Callable[..., Tensor]
 """Called as loss(outputs, labels, reduction="none"); gives [rows, ...], summed for each row."""
 
-BESIDE = 8
+BESIDE = 32
 """Rows are computed in multiples of this, filled up with rows of zeros that count for nothing.
 
-Matrix kernels are chosen by shape: with one row more or less, another kernel would round the
-other rows' gradients differently, which the clip's slack does not cover. With it the rows seen in
-tests agree to the last bit, or to 1e-7 of the clip where a hidden width is no multiple of 8;
-without it they were seen to differ by 1e-4 of the clip.
+What a row's gradient is may not follow from where in a batch it stands, nor from how many others
+there are: a model can make any difference of a last bit as large as it likes. Kernels take two
+vectors of sixteen floats at a time and what is left over by other instructions; in such multiples
+nothing is. What else it takes is in `linear`, and `selftest` looks at whether it was enough.
 """
+
+ALIGNED = 64
+"""Bytes: where torch's own memory begins, and vectors are read whole from the first number on."""
+
+FEWEST = 8
+"""Rows that a piece has at least, however much is kept of each."""
 
 HELD_AT_ONCE = 1 << 24
 """Most numbers that are kept of per-sample gradients; a batch that needs more is cut."""
@@ -102,6 +108,8 @@ def layers(model: nn.Module) -> list[str]:
 
 class Clipper:
     """The sum of clipped gradients of a model's trainable parameters."""
+
+    recorder = Recorder
 
     def __init__(self, model: nn.Module, loss: Loss, clip: Clip) -> None:
         """Raises `UnsafeModel` for number formats whose rounding the slack does not cover."""
@@ -182,13 +190,14 @@ class Clipper:
         """How many rows of such a shape one call should take: public, from shapes alone."""
         key = (features.shape[1:], labels.shape[1:])
         if key not in self._held:
-            zeros = features.new_zeros((BESIDE, *key[0])), labels.new_zeros((BESIDE, *key[1]))
-            self._held[key] = max(1, sum(p.held() for p in self._parts(*zeros, None)) // BESIDE)
+            zeros = features.new_zeros((FEWEST, *key[0])), labels.new_zeros((FEWEST, *key[1]))
+            self._held[key] = max(1, sum(p.held() for p in self._parts(*zeros, None)) // FEWEST)
         most = HELD_AT_ONCE
         if features.is_cuda:
             most = torch.cuda.get_device_properties(features.device).total_memory // SHARE_OF_GPU
-        rows = most // self._held[key] // BESIDE * BESIDE
-        return min(max(rows, BESIDE), ROWS_AT_ONCE)
+        rows = most // self._held[key]
+        rows -= rows % (BESIDE if rows > BESIDE else FEWEST)
+        return min(max(rows, FEWEST), ROWS_AT_ONCE)
 
     def _zeros(self, features: Tensor) -> Tensor:
         return torch.zeros(self.size, dtype=torch.float64, device=features.device)
@@ -199,7 +208,9 @@ class Clipper:
         if more:
             features = torch.cat([features, features.new_zeros(more, *features.shape[1:])])
             labels = torch.cat([labels, labels.new_zeros(more, *labels.shape[1:])])
-        recorder = Recorder(self._places, rows, rows + more, units)
+        elif features.data_ptr() % ALIGNED:
+            features = features.clone()
+        recorder = self.recorder(self._places, rows, rows + more, units)
         with whole_products(features.device):
             if self._hooked is None:
                 try:

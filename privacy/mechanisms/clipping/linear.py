@@ -1,4 +1,10 @@
-"""Linear layers on inputs of any leading dimensions, the batch first."""
+"""Linear layers on inputs of any leading dimensions, the batch first.
+
+A matrix library adds up a row's products in an order that depends on where the row begins in
+memory. Rows that are a multiple of sixteen floats long all begin alike. So products are taken of
+matrices filled up with zeros to such widths, forwards and, where the gradient comes back through
+the same product, backwards.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,9 @@ from torch.nn import functional
 from privacy.mechanisms.clipping.parts import Part, RankOne
 from privacy.mechanisms.clipping.products import products
 from privacy.mechanisms.clipping.recorder import Recorder, cut, handles
+
+FLOATS = 16
+"""64 bytes of 32-bit floats; in 64 bits, twice as much, which does as well."""
 
 
 @handles(functional.linear)
@@ -31,5 +40,19 @@ def linear(recorder: Recorder, input: Tensor, weight: Tensor, bias: Tensor | Non
         grads = grads.reshape(rows, 1, -1, grads.shape[-1])
         return products(recorder, of_weight, of_bias, terms.__getitem__, grads, width)
 
-    output = functional.linear(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))
+    output = _product(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))
     return recorder.watch(output, input, parts)
+
+
+def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The layer's output, of which no row's rounding depends on its place."""
+    out, width = weight.shape
+    below, beside = -out % FLOATS, -width % FLOATS
+    if beside:
+        input = functional.pad(input, (0, beside))
+    if below or beside:
+        weight = functional.pad(weight, (0, beside, 0, below))
+    if not below:
+        return functional.linear(input, weight, bias)
+    bias = None if bias is None else functional.pad(bias, (0, below))
+    return functional.linear(input, weight, bias)[..., :out].contiguous()

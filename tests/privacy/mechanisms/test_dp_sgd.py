@@ -251,6 +251,47 @@ def test_plain_sgd_is_torchs_on_the_same_rows() -> None:
     np.testing.assert_allclose(weights(mechanism), expected.numpy(), atol=1e-6)
 
 
+def place_teller(width: int = 30) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A network and weights by which a last bit of a hidden sum decides every row's class.
+
+    Its first layer gives every row the same numbers, whose sum a matrix library rounds in one of
+    two ways, by where the row begins in memory; the last layer tells the two apart.
+    """
+    model = nn.Sequential(nn.Linear(13, width), nn.ReLU(), nn.Linear(width, 2), nn.ReLU())
+    model.append(nn.Linear(2, 2))
+    for seed in range(200):
+        numbers = torch.Generator().manual_seed(seed)
+        state = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+        state["0.bias"] = torch.rand(width, generator=numbers) + 0.1
+        state["2.weight"] = torch.rand(2, width, generator=numbers) * 0.1
+        hidden = state["0.bias"].expand(64, width).contiguous()
+        low, *high = nn.functional.linear(hidden, state["2.weight"])[:, 0].unique().tolist()
+        if len(high) == 1:
+            break
+    else:  # a library whose rounding does not depend on the place: what it rounds to decides
+        high = [low * (1 + 2**-23)]
+    steep = 2.0**40
+    state["4.weight"][1, 0], state["4.bias"][1] = steep, -steep * (low + high[0]) / 2
+    return model, state
+
+
+def test_a_model_that_tells_places_apart_lets_one_row_move_no_more_than_its_part() -> None:
+    """Without rows at the same places, all that follow would change their class with it."""
+    model, state = place_teller()
+    mechanism = DpSgd(model, cross_entropy, plan(clip=1.0), learning_rate=0.1)
+    mechanism.load(state)
+    numbers = np.random.default_rng(0)
+    features = numbers.uniform(-1, 1, (401, 13)).astype(np.float32)
+    labels = np.arange(401) % 2
+    whole, without = mechanism.probabilities(features), mechanism.probabilities(features[1:])
+    np.testing.assert_array_equal(whole[1:], without)
+    for count in (1, 2, 31, 32, 33, 200, 401):
+        some, classes = torch.from_numpy(features[:count]), torch.from_numpy(labels[:count])
+        moved = mechanism.clipped_sum(some, classes).total
+        moved = moved - mechanism.clipped_sum(some[1:], classes[1:]).total
+        assert float(moved.norm()) <= 1.0
+
+
 @pytest.mark.parametrize("kind", [Sgd, DpSgd])
 def test_probabilities_are_the_softmax_of_the_model_and_take_no_step(
     kind: Callable[..., Sgd],

@@ -97,6 +97,41 @@ def test_a_layer_that_gets_rows_wrong_is_caught(name: str) -> None:
     assert caught.value.code == "PRIVACY-004" and caught.value.exit_code == 2
 
 
+class Places(nn.Module):
+    """Changes a last bit by a row's place, as kernels do where it begins elsewhere in memory."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        odd = (torch.arange(len(rows)) % 3 == 1).to(rows)[:, None]
+        return rows * (1 + 2**-23 * odd)
+
+
+def test_a_last_bit_that_depends_on_the_place_is_caught() -> None:
+    with pytest.raises(UnsafeModel, match="on its place in a batch") as caught:
+        check(middle(Places()))
+    assert caught.value.field == "model"
+
+
+def test_a_last_bit_that_depends_on_the_size_of_the_batch_is_caught() -> None:
+    class Sizes(nn.Module):
+        def forward(self, rows: Tensor) -> Tensor:
+            return rows * (1 + (2**-23 if len(rows) > 100 else 0))
+
+    with pytest.raises(UnsafeModel, match="on its place in a batch"):
+        check(middle(Sizes()))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 13, 30, 33, 100])
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU, nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU]
+)
+def test_widths_and_activations_that_people_take_pass(
+    width: int, activation: type[nn.Module]
+) -> None:
+    torch.manual_seed(width)
+    model = nn.Sequential(nn.Linear(width, width), activation(), nn.Linear(width, 2))
+    self_test(model, cross_entropy, *synthetic((width,), 2))
+
+
 def test_a_loss_that_mixes_rows_is_caught() -> None:
     def relative(outputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
         losses = cross_entropy(outputs, labels, reduction="none")
