@@ -40,11 +40,11 @@ def linear(recorder: Recorder, input: Tensor, weight: Tensor, bias: Tensor | Non
         grads = grads.reshape(rows, 1, -1, grads.shape[-1])
         return products(recorder, of_weight, of_bias, terms.__getitem__, grads, width)
 
-    output = _product(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))
+    output = product(recorder.root(input), cut(weight, of_weight), cut(bias, of_bias))
     return recorder.watch(output, input, parts)
 
 
-def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The layer's output, of which no row's rounding depends on its place."""
     out, width = weight.shape
     below, beside = -out % FLOATS, -width % FLOATS
