@@ -81,6 +81,27 @@ def tacit_json(tacit: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.fixture
+def tacit_here(prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """The same in the tests' own process: for what ends before a job begins, many times faster."""
+    from typer.testing import CliRunner
+
+    from infra.cli.app import app
+
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", "TACIT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TACIT_PREFECT_URL", prefect_url)
+
+    def run(*args: object, code: int = 0) -> dict[str, Any]:
+        done = CliRunner().invoke(app, [*map(str, args), "--json"])
+        assert done.exit_code == code, f"exit {done.exit_code}: {done.output}"
+        assert "Traceback" not in done.stderr
+        document: dict[str, Any] = json.loads(done.stdout, parse_constant=_no_number)
+        return document
+
+    return run
+
+
 def _no_number(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 

@@ -43,14 +43,14 @@ def fed(founded: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def refused(fed: Path, tacit_json: Any) -> Callable[..., dict[str, Any]]:
+def refused(fed: Path, tacit_here: Any) -> Callable[..., dict[str, Any]]:
     """Run a spec, expect this exit code and one error document, and see that nothing changed."""
 
-    def ask(code: int, *, env: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+    def ask(code: int, **changes: Any) -> dict[str, Any]:
         spec = fed.parent / "job.yaml"
         spec.write_text(yaml.safe_dump(SPEC | changes))
         before = heads(fed)
-        error: dict[str, Any] = tacit_json("run", spec, "--home", fed, code=code, **(env or {}))
+        error: dict[str, Any] = tacit_here("run", spec, "--home", fed, code=code)
         assert set(error) == {"error"} and set(error["error"]) == PARTS
         assert error["error"]["code"] and error["error"]["message"]
         assert heads(fed) == before
@@ -83,7 +83,7 @@ def test_a_spec(
     assert error["allowed"] is not None
 
 
-def test_a_spec_that_is_no_document(fed: Path, tacit_json: Any, tmp_path: Path) -> None:
+def test_a_spec_that_is_no_document(fed: Path, tacit_here: Any, tmp_path: Path) -> None:
     for name, text in (
         ("list.yaml", "- kind: train\n"),
         ("broken.yaml", "kind: [train\n"),
@@ -91,18 +91,18 @@ def test_a_spec_that_is_no_document(fed: Path, tacit_json: Any, tmp_path: Path) 
         ("twice.yaml", "kind: train\nkind: train\n"),
     ):
         (tmp_path / name).write_text(text)
-        error = tacit_json("quote", tmp_path / name, "--home", fed, code=2)["error"]
+        error = tacit_here("quote", tmp_path / name, "--home", fed, code=2)["error"]
         assert name in error["message"], error
-    error = tacit_json("quote", tmp_path / "none.yaml", "--home", fed, code=2)["error"]
+    error = tacit_here("quote", tmp_path / "none.yaml", "--home", fed, code=2)["error"]
     assert "no such file" in error["message"]
 
 
 def test_a_delta_as_large_as_one_over_the_units(
-    fed: Path, refused: Callable[..., dict[str, Any]], tacit_json: Any, tmp_path: Path
+    fed: Path, refused: Callable[..., dict[str, Any]], tacit_here: Any, tmp_path: Path
 ) -> None:
     # At the door, before an account with such a delta exists.
     arguments = ("--example", "breast-cancer", "--silos", "2")
-    error = tacit_json("init", tmp_path / "new", *arguments, "--delta", "0.01", code=2)["error"]
+    error = tacit_here("init", tmp_path / "new", *arguments, "--delta", "0.01", code=2)["error"]
     assert error["field"] == "delta" and error["allowed"].startswith("<")
     assert not (tmp_path / "new").exists()
     # And again for a silo that grew, by everybody's signature, beyond what its delta is for.
@@ -111,15 +111,15 @@ def test_a_delta_as_large_as_one_over_the_units(
     facts["silos"]["silo-2"]["sizes"]["breast-cancer"]["train"] = 200_000
     path.write_text(yaml.safe_dump(facts))
     for silo in ("silo-1", "silo-2"):
-        tacit_json("silo", "countersign", silo, "--home", fed)
+        tacit_here("silo", "countersign", silo, "--home", fed)
     error = refused(2)
     assert error["field"] == "privacy.delta" and "silo-2" in error["message"]
 
 
 @pytest.mark.parametrize("epsilon", ["0", "-1", "nan", "inf"])
-def test_an_account_that_makes_no_sense(tacit_json: Any, tmp_path: Path, epsilon: str) -> None:
+def test_an_account_that_makes_no_sense(tacit_here: Any, tmp_path: Path, epsilon: str) -> None:
     arguments = ("--example", "breast-cancer", "--silos", "2", f"--epsilon={epsilon}")
-    error = tacit_json("init", tmp_path / "new", *arguments, code=2)["error"]
+    error = tacit_here("init", tmp_path / "new", *arguments, code=2)["error"]
     assert error["field"] == "epsilon" and not (tmp_path / "new").exists()
 
 
@@ -145,22 +145,22 @@ SCHEMA: dict[str, Any] = {
     ],
 )
 def test_a_schema(
-    tacit_json: Any, tmp_path: Path, features: dict[str, Any], field: str, hint: str
+    tacit_here: Any, tmp_path: Path, features: dict[str, Any], field: str, hint: str
 ) -> None:
     (tmp_path / "rows.csv").write_text("age,sick,part\n" + "30,yes,train\n40,no,test\n" * 5)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SCHEMA | {"features": features}))
     arguments = ("--dataset", tmp_path / "small.yaml", "--silo", f"a={tmp_path / 'rows.csv'}")
-    error = tacit_json("init", tmp_path / "new", *arguments, "--size=a=5/5", code=2)["error"]
+    error = tacit_here("init", tmp_path / "new", *arguments, "--size=a=5/5", code=2)["error"]
     assert error["field"] == field and hint in error["message"], error
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("relation", ["add_remove", "sideways"])
-def test_relations_that_do_not_go_together(tacit_json: Any, tmp_path: Path, relation: str) -> None:
+def test_relations_that_do_not_go_together(tacit_here: Any, tmp_path: Path, relation: str) -> None:
     event = tmp_path / "e.json"
     local = {"event": "randomized_response", "epsilon": 1.0, "categories": 2}
     event.write_text(json.dumps({"event": "all", "of": [{"event": "gaussian", "sigma": 2}, local]}))
-    error = tacit_json("price", event, "--delta", "1e-5", "--relation", relation, code=2)["error"]
+    error = tacit_here("price", event, "--delta", "1e-5", "--relation", relation, code=2)["error"]
     assert "replace" in error["message"]
 
 
@@ -179,7 +179,7 @@ def test_a_source_that_went_away_since(fed: Path, refused: Callable[..., dict[st
 
 
 def test_a_model_with_batch_norm(
-    fed: Path, refused: Callable[..., dict[str, Any]], tmp_path: Path
+    refused: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "site" / "normed-1.0.dist-info"
     info.mkdir(parents=True)
@@ -192,7 +192,8 @@ def test_a_model_with_batch_norm(
         "    n = prod(shape)\n"
         "    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(n), nn.Linear(n, classes))\n"
     )
-    error = refused(2, model={"name": "normed"}, env={"PYTHONPATH": str(tmp_path / "site")})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    error = refused(2, model={"name": "normed"})
     assert error["code"] == "PRIVACY-004" and "1 is a BatchNorm1d" in error["message"]
 
 
@@ -234,7 +235,7 @@ def test_a_postgresql_that_does_not_answer(
     assert error["code"] == "LEDGER-006" and "hush" not in json.dumps(error)
 
 
-def test_paths_that_cannot_be(tacit_json: Any, fed: Path, tmp_path: Path) -> None:
+def test_paths_that_cannot_be(tacit_here: Any, fed: Path, tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("")
     for command in (
@@ -242,7 +243,7 @@ def test_paths_that_cannot_be(tacit_json: Any, fed: Path, tmp_path: Path) -> Non
         ("ledger", "export", "silo-1", tmp_path / "no" / "e.jsonl", "--home", fed),
         ("ledger", "anchor", taken, "--home", fed),
     ):
-        error = tacit_json(*command, code=2)["error"]
+        error = tacit_here(*command, code=2)["error"]
         assert error["field"] == "file" and str(tmp_path) in error["value"]
 
 
@@ -258,13 +259,13 @@ def test_usage_errors_have_the_shape_of_all_others(tacit_json: Any, tmp_path: Pa
         assert set(error) == PARTS and error["code"] == "USAGE" and error["field"] == field
 
 
-def test_numbers_that_are_none_are_still_json(tacit_json: Any, tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_still_json(tacit_here: Any, tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text('{"event": "gaussian", "sigma": 1.0}')
-    error = tacit_json("price", tmp_path / "e.json", "--delta", "nan", code=2)["error"]
+    error = tacit_here("price", tmp_path / "e.json", "--delta", "nan", code=2)["error"]
     assert error["field"] == "delta" and error["value"] == "nan"
 
 
-def test_a_change_of_a_budget(fed: Path, tacit_json: Any) -> None:
+def test_a_change_of_a_budget(fed: Path, tacit_here: Any) -> None:
     account = "silo-1/breast-cancer/record"
     before = heads(fed)
     for name, epsilon, reason, field in (
@@ -276,16 +277,16 @@ def test_a_change_of_a_budget(fed: Path, tacit_json: Any) -> None:
         ("silo-1/other/record", "12", "so", "account"),
     ):
         arguments = ("--epsilon", epsilon, "--reason", reason, "--home", fed)
-        error = tacit_json("budget", "set", name, *arguments, code=2)["error"]
+        error = tacit_here("budget", "set", name, *arguments, code=2)["error"]
         assert error["field"] == field
     assert heads(fed) == before
 
 
-def test_jobs_that_are_not_there_or_are_over(fed: Path, tacit_json: Any) -> None:
-    assert tacit_json("job", "list", "--home", fed) == {"jobs": [], "approvals": []}
+def test_jobs_that_are_not_there_or_are_over(fed: Path, tacit_here: Any) -> None:
+    assert tacit_here("job", "list", "--home", fed) == {"jobs": [], "approvals": []}
     for command in ("show", "resume", "cancel"):
         for name in ("nothing", "../../silos"):
-            error = tacit_json("job", command, name, "--home", fed, code=2)["error"]
+            error = tacit_here("job", command, name, "--home", fed, code=2)["error"]
             assert error["field"] == "job" and error["value"] == name
 
 

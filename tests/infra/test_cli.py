@@ -125,11 +125,11 @@ def test_predict(fed: Path, ran: dict[str, Any], tacit_json: Any, tmp_path: Path
     ],
 )
 def test_bad_input_exits_2_and_names_the_field(
-    fed: Path, tacit_json: Any, tmp_path: Path, changes: dict[str, Any], field: str, hint: str
+    fed: Path, tacit_here: Any, tmp_path: Path, changes: dict[str, Any], field: str, hint: str
 ) -> None:
     before = heads(fed)
     spec = write(tmp_path / "bad.yaml", **changes)
-    error = tacit_json("run", spec, "--home", fed, code=2)["error"]
+    error = tacit_here("run", spec, "--home", fed, code=2)["error"]
     assert error["field"] == field and hint in error["message"] and error["code"]
     assert heads(fed) == before
 
