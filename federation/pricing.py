@@ -51,14 +51,16 @@ def quotes(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, PartyQuo
 
     A silo whose rows it reads declares some, and every account's delta suits what is declared.
     """
-    for silo, party in facts.items():
-        if spec.reads_rows(silo) and not party.sizes.rows:
+    with_rows = sorted(silo for silo, party in facts.items() if party.sizes.rows)
+    for silo in facts:
+        if spec.reads_rows(silo) and silo not in with_rows:
+            known = f"; these have some: {', '.join(with_rows)}" if with_rows else ""
             raise BadInput(
-                f"silo {silo} declares no rows of {spec.dataset!r}, and a job of kind {spec.kind} "
-                f"reads rows of a {spec.role(silo)}",
+                f"silo {silo} declares no rows of {spec.dataset!r}, and the job reads rows of it "
+                f"(role {spec.role(silo)}){known}",
                 field="silo",
                 value=silo,
-                allowed="a silo with rows",
+                allowed=with_rows or "a silo with rows",
             )
     priced = jobs.kind(spec.kind).quote(spec, facts)
     for silo in priced:

@@ -19,8 +19,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from federation.answers import Hello, read
 from federation.attendance import Attendance
-from federation.errors import Missing, retold
+from federation.errors import Missing, TacitError, retold
 from federation.home import Home
 from federation.listening import Listening
 from federation.parties import Parties
@@ -74,13 +75,17 @@ class Remote(Parties):
         return _read(silo, self._gather([silo], verb, said, PATIENCE))
 
     def hello(self, silo: str) -> dict[str, Any]:
-        """Whether a silo answers within seconds, and how far its clock is off, in seconds."""
+        """Whether a silo answers within seconds, and how far its clock is off, in seconds.
+
+        One that answers anything else than the time does not serve.
+        """
         asked = time.time()
+        came = self._gather([silo], "hello", {}, LOOK)
         try:
-            said = _read(silo, self._gather([silo], "hello", {}, LOOK))
-        except Missing:
+            said = read(Hello, silo, _read(silo, came))
+        except TacitError:
             return {"serves": False, "clock_offset": None}
-        return {"serves": True, "clock_offset": float(said["time"]) - (asked + time.time()) / 2}
+        return {"serves": True, "clock_offset": said["time"] - (asked + time.time()) / 2}
 
     def _gather(
         self, silos: Collection[str], verb: str, said: dict[str, Any], patience: float

@@ -28,6 +28,7 @@ from federation.inference.specs import SESSIONS
 from federation.jobs.base import in_turn
 from privacy.ledger.durable import write_durably
 from secure.errors import BadMessage, ExchangeTimeout, KeyRetired
+from secure.exchange.envelope import MAX_BODY
 
 if TYPE_CHECKING:
     from federation.jobs.base import SiloContext
@@ -64,8 +65,9 @@ class DataSilo(Party):
         return b""
 
     def ask(self, silo: str, name: str, round: int, body: bytes) -> bytes:
-        """Ask a silo; what else comes meanwhile was sent before, to an earlier session.
+        """Ask a silo; what else a silo sends meanwhile was for an earlier session.
 
+        What the coordinator sends is kept: it was resumed, and asks again from the beginning.
         Raises `ExchangeTimeout` where no answer comes within the job's deadline.
         """
         endpoint = self.context.endpoint
@@ -73,8 +75,11 @@ class DataSilo(Party):
         until = time.monotonic() + self.spec.deadline
         while (left := until - time.monotonic()) > 0:
             message = endpoint.receive(deadline=left)
-            endpoint.acknowledge(message)
             header = message.header
+            if header.sender == COORDINATOR:
+                self.kept.append(message)  # acknowledged once it is answered
+                continue
+            endpoint.acknowledge(message)
             if (header.sender, header.name, header.round) == (silo, name, round):
                 return message.body
         raise ExchangeTimeout(f"no answer from {silo} to {name}", field="deadline", value=silo)
@@ -97,13 +102,14 @@ class DataSilo(Party):
     def _predict(self, batch: int) -> None:
         if batch != self._predictions.batches:
             raise BadInput(f"batch {batch} before those before it", field="batch", value=batch)
+        channel = self._channel  # a plan is refused before a row is read
         low, high = input_box(self.context.facts.dataset)
         start, places = batch * self.spec.batch_size, self.spec.places(batch)
         some = slice(start, start + places)
         features = self._part.features[some]
         rows = np.tile((low + high) / 2, (places, 1))
         rows[: len(features)] = np.clip(features.reshape(-1, len(low)), low, high)
-        self._predictions.add(self._channel.predict(batch, rows), self._part.numbers[some])
+        self._predictions.add(channel.predict(batch, rows), self._part.numbers[some])
 
 
 class _Plain:
@@ -156,8 +162,15 @@ class _Encrypted:
         return packed
 
     def _check_plan(self) -> None:
-        """Refuse a plan for other rows than the schema's, before a row is read."""
-        dataset, plan = self._silo.context.facts.dataset, self._plan
+        """Refuse a plan for other rows than the schema's, before a key is made or a row is read.
+
+        And one whose batches would not fit into a message: it would have this silo allocate
+        whatever the model's silo likes.
+        """
+        from secure.ckks.client import request_bytes
+
+        spec, plan = self._silo.spec, self._plan
+        dataset = self._silo.context.facts.dataset
         low, high = input_box(dataset)
         right = (plan.features, plan.outputs) == (len(low), dataset.n_classes)
         inside = right and (np.array(plan.low) <= low).all() and (np.array(plan.high) >= high).all()
@@ -167,6 +180,23 @@ class _Encrypted:
                 field="plan",
                 value=[plan.features, plan.outputs],
                 allowed=[len(low), dataset.n_classes],
+            )
+        if spec.packing is not None and plan.mode != spec.packing:
+            raise BadMessage(
+                f"plan: packed for {plan.mode}, where the job says {spec.packing}",
+                field="plan.mode",
+                value=plan.mode,
+                allowed=spec.packing,
+            )
+        requests = -(-spec.places(0) // rows_of_request(plan.mode, plan.slots))
+        needed = requests * request_bytes(plan)
+        if needed > MAX_BODY:
+            raise BadMessage(
+                f"plan: a batch takes {needed >> 20} MiB, and a message holds {MAX_BODY >> 20}; "
+                "a smaller batch_size may fit",
+                field="plan.ring",
+                value=needed,
+                allowed=MAX_BODY,
             )
 
 

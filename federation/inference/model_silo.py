@@ -13,9 +13,8 @@ from pathlib import Path
 from federation.errors import TacitError, told
 from federation.inference.party import COORDINATOR, Party
 from federation.inference.quota import take
-from federation.inference.sealed import Sealed
+from federation.inference.sealed import Sealed, check_places
 from federation.inference.served import EncryptedServed, Files, PlainServed, read_model
-from federation.inference.specs import SESSIONS
 from federation.jobfiles import JobFiles
 from federation.jobs.base import in_turn
 from privacy.ledger.durable import write_durably
@@ -43,12 +42,9 @@ class ModelSilo(Party):
                 case "plan", Sealed() as sealed:
                     return sealed.silo
                 case "keys", EncryptedServed() as served:
-                    self._take(round)
-                    write_durably(self._keys, body)
-                    in_turn(served.server.register, body)
-                    return b""
+                    return self._register(round, body, served)
                 case "rows", (PlainServed() | EncryptedServed()) as served:
-                    return self.answers(round, body, served.answer)
+                    return self._predict(round, body, served)
         return self.unknown(sender, name)
 
     def _ready(self, offered: bytes) -> bytes:
@@ -72,11 +68,35 @@ class ModelSilo(Party):
         facts = None if served.facts is None else served.facts.model_dump(mode="json")
         return json.dumps({"facts": facts}).encode()
 
+    def _register(self, session: int, keys: bytes, served: EncryptedServed) -> bytes | None:
+        """Count a session's rows and take its keys; those of an earlier one came late."""
+        if session < self._session:
+            return None
+        self._take(session)
+        write_durably(self._keys, bytes([session]) + keys)
+        in_turn(served.server.register, keys)
+        return b""
+
+    def _predict(
+        self, round: int, rows: bytes, served: PlainServed | EncryptedServed
+    ) -> bytes | None:
+        """Answer rows whose session is counted, whoever spoke first; late ones get no answer."""
+        session = round // self.spec.batches
+        if isinstance(served, EncryptedServed):
+            if session > self._session:
+                raise BadMessage(
+                    "rows: of a session whose keys did not come", field="round", value=round
+                )
+            if session < self._session:
+                return None
+        self._take(session)
+        return self.answers(round, rows, served.answer)
+
     def _take(self, session: int) -> None:
-        """Count the rows of a session before any is answered."""
+        """Count the rows of a session, once, before any is answered."""
         context, served = self.context, self._served
-        if not 0 <= session < SESSIONS:
-            raise BadMessage("keys: of no session of this job", field="round", value=session)
+        if not 0 <= session < self.spec.sessions:
+            raise BadMessage("a message of no session of this job", field="round", value=session)
         take(
             context.models,
             self.spec.roles.data,
@@ -91,7 +111,16 @@ class ModelSilo(Party):
 
     @property
     def _keys(self) -> Path:
+        """Where the number of a session is, and its evaluation keys."""
         return self.context.directory / "evaluation.keys"
+
+    @property
+    def _session(self) -> int:
+        """The last session whose keys came; -1 where none did."""
+        if not self._keys.exists():
+            return -1
+        with self._keys.open("rb") as file:
+            return file.read(1)[0]
 
     @cached_property
     def _served(self) -> PlainServed | EncryptedServed | Sealed:
@@ -109,7 +138,7 @@ class ModelSilo(Party):
             return in_turn(Sealed.made, context, model)
         served = in_turn(EncryptedServed, self.spec, model, dataset)
         if self._keys.exists():
-            served.server.register(self._keys.read_bytes())
+            served.server.register(self._keys.read_bytes()[1:])
         return served
 
 
@@ -127,8 +156,13 @@ class NodeSilo(Party):
             write_durably(self._sealed, body)
             return None
         if (sender, name) == (roles.data, "rows"):
-            return self.answers(round, body, lambda batch, rows: self._node.run(rows))
+            return self.answers(round, body, self._run)
         return self.unknown(sender, name)
+
+    def _run(self, batch: int, rows: bytes) -> bytes:
+        """Run the places of a batch and no more: those are what the model's owner counted."""
+        check_places(rows, self.spec.places(batch))
+        return self._node.run(rows)
 
     @property
     def _sealed(self) -> Path:

@@ -15,6 +15,7 @@ answer said. Rows and answers leave by the gate, stored first.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,16 +28,21 @@ from secure.errors import BadMessage
 if TYPE_CHECKING:
     from federation.inference.specs import Spec
     from federation.jobs.base import SiloContext
+    from secure.exchange.envelope import Message
 
 COORDINATOR = "coordinator"
 
 
 class Party(ABC):
-    """A silo's part: it answers one message after the other until the coordinator says finish."""
+    """A silo's part: it answers one message after the other until the coordinator says finish.
+
+    `kept` are messages that came while it waited for another one, to be answered first.
+    """
 
     def __init__(self, context: SiloContext) -> None:
         self.context = context
         self.spec: Spec = context.spec
+        self.kept: deque[Message] = deque()
 
     @abstractmethod
     def answer(self, sender: str, name: str, round: int, body: bytes) -> bytes | None:
@@ -46,7 +52,10 @@ class Party(ABC):
         """Take part to the end."""
         endpoint = self.context.endpoint
         while True:
-            message = endpoint.receive(deadline=self.context.deadline)
+            if self.kept:
+                message = self.kept.popleft()
+            else:
+                message = endpoint.receive(deadline=self.context.deadline)
             header = message.header
             if (header.sender, header.name) == (COORDINATOR, "finish"):
                 return Stop.COMPLETED  # not acknowledged: what follows from it is not on disk yet

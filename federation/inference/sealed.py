@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from pydantic import Field
 from torch import nn
 
+from federation.limits import Within
 from federation.models import Image
 from federation.spec import Block
 from privacy.ledger.durable import write_durably
-from secure.equivariant import Model, Owner, SealingKey, from_torch
+from secure.equivariant import Model, Owner, SealingKey, from_torch, wire
+from secure.errors import BadMessage
 from secure.keys import SigningKey
 
 if TYPE_CHECKING:
     from federation.jobs.base import SiloContext
 
 Words = Annotated[str, Field(pattern=r"^[A-Za-z0-9 .,'-]{1,100}$")]
+Measured = Annotated[float, Within(-1e9, 1e9)]
 
 
 class Finding(Block):
@@ -32,15 +35,15 @@ class Finding(Block):
     attack: Words
     knows: Words
     measure: Words
-    value: float
-    chance: float
+    value: Measured
+    chance: Measured
 
 
 class SealedFacts(Block):
     """What the model's silo tells the coordinator of its sealing."""
 
     protection: Literal["obfuscation, not encryption"]
-    findings: tuple[Finding, ...]
+    findings: Annotated[tuple[Finding, ...], Field(max_length=100)]
 
     def text(self) -> list[str]:
         """The report's lines on what attacks recovered."""
@@ -68,6 +71,14 @@ def sealable(network: nn.Module, shape: tuple[int, ...]) -> Model:
             shape = tuple(part.shape)
             del parts[name]
     return from_torch(nn.Sequential(parts), shape)
+
+
+def check_places(sealed_input: bytes, places: int) -> None:
+    """Refuse a sealed input of another number of rows (`BadMessage`); no model runs for it."""
+    content = wire.unpack("sealed input", sealed_input)
+    rows = wire.unpack_tensors("sealed input", content["tensors"]).get("rows")
+    if rows is None or rows.dim() == 0 or len(rows) != places:
+        raise BadMessage(f"rows: not those of {places} places", field="rows", allowed=places)
 
 
 class Sealed:

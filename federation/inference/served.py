@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgpack
 import numpy as np
@@ -23,6 +23,7 @@ from torch import nn
 
 from federation.documents import parse
 from federation.errors import BadInput, NotFound
+from federation.limits import Count, CountOrNone, Within
 from federation.models import OWN, Image, build_model
 from federation.schema import CategoryFeature, Dataset
 from federation.spec import Block
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from secure.ckks.network import Network
 
 Reals = npt.NDArray[np.float64]
+Bytes = Annotated[int, Within(0, 2**53 - 1)]
+Bound = Annotated[float, Within(0, 1e300)]
 
 
 class Facts(Block):
@@ -46,17 +49,17 @@ class Facts(Block):
     """
 
     packing: Literal["latency", "throughput"]
-    ring: int
-    modulus_bits: int
-    depth: int
-    rotations: int
-    key_bytes: int
-    request_bytes: int
-    reply_bytes: int
-    memory_bytes: int
-    seconds: float
-    error: float
-    approximation: float
+    ring: Count
+    modulus_bits: Count
+    depth: CountOrNone
+    rotations: CountOrNone
+    key_bytes: Bytes
+    request_bytes: Bytes
+    reply_bytes: Bytes
+    memory_bytes: Bytes
+    seconds: Bound
+    error: Bound
+    approximation: Bound
 
     def text(self) -> list[str]:
         """The report's lines on certificate and forecast."""

@@ -26,6 +26,7 @@ from tenseal.sealapi import util
 
 from secure.ckks.blobs import dump
 from secure.ckks.context import Context
+from secure.ckks.forecast import packed_bytes
 from secure.ckks.gaussian import discrete_gaussian
 from secure.ckks.messages import NUMBER, Answers, Keys, Rows, pack, unpack
 from secure.ckks.plan import Plan
@@ -211,6 +212,12 @@ class Client:
         if self.plan.mode == "latency":
             return columns[0][None, self.plan.start :][:, : self.plan.answers]
         return np.stack([column[: message.rows] for column in columns], axis=1)
+
+
+def request_bytes(plan: Plan) -> int:
+    """How many bytes one request has under a plan, to a few per cent; no key is needed."""
+    ciphertexts = 1 if plan.mode == "latency" else plan.features
+    return ciphertexts * (packed_bytes(plan.ring, plan.primes) + 200)
 
 
 def _drawn(context: Context) -> tuple[Any, Any]:

@@ -124,6 +124,10 @@ def test_their_rows_cannot_be_asked_for(home: Home) -> None:
     with pytest.raises(BadInput, match="silo cloud declares no rows") as caught:
         check(home, asked)
     assert caught.value.field == "silo" and caught.value.exit_code == 2
+    assert "the job reads rows of it (role data)" in caught.value.message
+    with pytest.raises(BadInput, match="these have some: clinic-2") as caught:
+        check(home, spec(roles={"data": "cloud", "model": "clinic-2"}))
+    assert caught.value.allowed == ["clinic-2"]
     with pytest.raises(BadInput, match="silo cloud declares no rows"):
         drive(home, Job.create(home, asked))
     assert not any(list(home.silo(silo).jobs.glob("ask-*")) for silo in home.silo_names())
