@@ -196,8 +196,9 @@ class Clipper:
         if features.is_cuda:
             most = torch.cuda.get_device_properties(features.device).total_memory // SHARE_OF_GPU
         rows = most // self._held[key]
-        rows -= rows % (BESIDE if rows > BESIDE else FEWEST)
-        return min(max(rows, FEWEST), ROWS_AT_ONCE)
+        # Fewer than are computed at once would cost as much; up to four times `most` are kept.
+        rows = FEWEST if rows < FEWEST else max(rows - rows % BESIDE, BESIDE)
+        return min(rows, ROWS_AT_ONCE)
 
     def _zeros(self, features: Tensor) -> Tensor:
         return torch.zeros(self.size, dtype=torch.float64, device=features.device)

@@ -437,7 +437,7 @@ def test_a_piece_is_as_large_as_what_is_kept_of_it_allows(monkeypatch: pytest.Mo
     features, labels = batch(1, 1, 6, 6)
     assert clipper.at_once(features, labels) == engine.ROWS_AT_ONCE
     monkeypatch.setattr(engine, "HELD_AT_ONCE", 5000)
-    assert clipper.at_once(features, labels) == 24
+    assert clipper.at_once(features, labels) == engine.BESIDE
     monkeypatch.setattr(engine, "HELD_AT_ONCE", 1)
     assert clipper.at_once(features, labels) == 8
 
