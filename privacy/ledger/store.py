@@ -59,7 +59,8 @@ class Store:
             self.engine = _engine(parsed, self.sqlite)
         except (ModuleNotFoundError, NoSuchModuleError):
             raise LedgerMissing(
-                "the PostgreSQL driver is not installed: pip install 'tacit[postgres]'",
+                "the PostgreSQL driver is not installed: pip install -c constraints.txt "
+                "'.[postgres]' in the checkout",
                 field="ledger",
                 value=self.shown,
             ) from None

@@ -1,9 +1,8 @@
 """Linear layers on inputs of any leading dimensions, the batch first.
 
 A matrix library adds up a row's products in an order that depends on where the row begins in
-memory. Rows that are a multiple of sixteen floats long all begin alike. So products are taken of
-matrices filled up with zeros to such widths, forwards and, where the gradient comes back through
-the same product, backwards.
+memory. Rows that are a multiple of sixteen floats long all begin alike. So inputs are filled up
+with zeros to such a width, which is also that of the gradient that comes back to them.
 """
 
 from __future__ import annotations
@@ -46,13 +45,7 @@ def linear(recorder: Recorder, input: Tensor, weight: Tensor, bias: Tensor | Non
 
 def product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The layer's output, of which no row's rounding depends on its place."""
-    out, width = weight.shape
-    below, beside = -out % FLOATS, -width % FLOATS
+    beside = -weight.shape[1] % FLOATS
     if beside:
-        input = functional.pad(input, (0, beside))
-    if below or beside:
-        weight = functional.pad(weight, (0, beside, 0, below))
-    if not below:
-        return functional.linear(input, weight, bias)
-    bias = None if bias is None else functional.pad(bias, (0, below))
-    return functional.linear(input, weight, bias)[..., :out].contiguous()
+        input, weight = functional.pad(input, (0, beside)), functional.pad(weight, (0, beside))
+    return functional.linear(input, weight, bias)
