@@ -6,6 +6,7 @@ here are exact and unprotected, so they are printed where the rows are and never
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from federation.home import Home
@@ -17,25 +18,36 @@ TOLERANCE = 0.2
 """A declared size that is off by more than this share of the true count is worth a word."""
 
 
-def check_silo(home: Home, silo: str) -> dict[str, Any]:
+def check_silo(
+    home: Home, silo: str, declared: Mapping[str, Sizes] | None = None
+) -> dict[str, Any]:
     """Check every data set of a silo against its rows.
 
+    `declared`: the sizes that it has asked to be known by, where they are others than those in
+    `federation.yaml`. A silo that is not admitted yet and has none is checked without sizes.
     Returns `{silo, ok, datasets: {NAME: {rows, left_out, faults, notes, sizes, warnings}}}`,
     exact and private, without the data sets that the silo has no source of rows for. Raises what
     `load_part` raises for a source as a whole.
     """
     federation = home.federation()
     config = home.silo_config(silo)
+    sizes: Mapping[str, Sizes | None]
+    if declared is not None:
+        sizes = declared
+    elif silo in federation.silos:
+        sizes = federation.silos[silo].sizes
+    else:
+        sizes = {name: None for source in config.sources.values() for name in source.datasets}
     datasets = {
-        name: check_source(config, federation.dataset(name), sizes)
-        for name, sizes in federation.silos[silo].sizes.items()
-        if sizes.rows or config.sources[config.source_of(name)].kind != "none"
+        name: check_source(config, federation.dataset(name), said)
+        for name, said in sizes.items()
+        if (said is not None and said.rows) or config.sources[config.source_of(name)].kind != "none"
     }
     ok = not any(found["faults"] or found["warnings"] for found in datasets.values())
     return {"silo": silo, "ok": ok, "datasets": datasets}
 
 
-def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes) -> dict[str, Any]:
+def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes | None) -> dict[str, Any]:
     """Check one data set of a silo: rows per rule bent, and declared sizes against true ones."""
     import numpy as np
 
@@ -71,7 +83,9 @@ def check_source(config: SiloConfig, dataset: Dataset, declared: Sizes) -> dict[
     true = {"train": len(train_part), "test": len(test_part)}
     if train_part.subjects is not None:
         true["subjects"] = len(np.unique(train_part.subjects))
-    sizes = {name: {"declared": getattr(declared, name), "true": n} for name, n in true.items()}
+    sizes = {
+        name: {"declared": getattr(declared, name, None), "true": n} for name, n in true.items()
+    }
     counts = np.bincount(train_part.labels, minlength=dataset.n_classes)
     absent = [dataset.class_names[c] for c in np.flatnonzero(counts == 0)]
     return {
@@ -95,7 +109,8 @@ def check_text(document: dict[str, Any]) -> str:
     for name, found in document["datasets"].items():
         lines.append(f"\n{name}: {found['rows']} rows, {found['left_out']} left out by the rules")
         for part, size in found["sizes"].items():
-            lines.append(f"  {part}: {size['true']} ({size['declared']} declared)")
+            said = "none" if size["declared"] is None else size["declared"]
+            lines.append(f"  {part}: {size['true']} ({said} declared)")
         lines += [f"  {f['column']}: {f['rows']} rows {f['rule']}" for f in found["faults"]]
         lines += [f"  {count} {note}" for note, count in found["notes"].items()]
         lines += [f"  warning: {warning}" for warning in found["warnings"]]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from federation.embedded import Embedded
+from federation.errors import NotFound
 from federation.home import Home
 from federation.parties import Parties
 from federation.record import Engine
@@ -22,9 +23,20 @@ def engine_of(home: Home) -> Engine:
     return "embedded" if here >= set(home.federation().silos) else "exchange"
 
 
+def check_coordinator(home: Home) -> None:
+    """Raise `NotFound` where the coordinator, who alone asks silos, has a home elsewhere."""
+    if not home.coordinator_key.exists():
+        raise NotFound(
+            f"{home.root}: the coordinator does not live here; run this in its home",
+            field="home",
+            value=str(home.root),
+        )
+
+
 @contextmanager
 def opened(home: Home, engine: Engine) -> Iterator[Parties]:
-    """The silos of a home, reached by an engine."""
+    """The silos of a home, reached by an engine; `NotFound` at a silo's own home."""
+    check_coordinator(home)
     reached = Embedded(home) if engine == "embedded" else over_exchange(home)
     with reached as parties:
         yield parties
@@ -32,7 +44,8 @@ def opened(home: Home, engine: Engine) -> Iterator[Parties]:
 
 @contextmanager
 def over_exchange(home: Home) -> Iterator[Remote]:
-    """The silos of a home, each at its own desk."""
+    """The silos of a home, each at its own desk; `NotFound` at a silo's own home."""
+    check_coordinator(home)
     from federation.access import connect
     from federation.remote import Remote
 

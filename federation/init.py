@@ -166,8 +166,35 @@ def settle(home: Home, config: SiloConfig, key: SigningKey) -> None:
     _open_ledger(home, config.name)
 
 
-def read_sizes(name: str, text: str | None, dataset: Dataset) -> Sizes:
-    """The sizes in TRAIN/TEST or TRAIN/TEST/SUBJECTS; `name` is what stands before the `=`."""
+def declared_sizes(name: str, text: str | None, dataset: Dataset, source: SourceConfig) -> Sizes:
+    """The sizes that the owner of a source declares: TRAIN/TEST, or TRAIN/TEST/SUBJECTS.
+
+    `name` is what stands before the `=`. Raises `BadInput` where a source of rows declares none, or
+    one without rows, whose sizes need not be said, declares some.
+    """
+    if isinstance(source, NoSource):
+        none = Sizes(train=0, test=0, subjects=None if dataset.subject is None else 0)
+        if text is not None and _read_sizes(name, text, dataset) != none:
+            raise BadInput(
+                f"size: {name}={text} declares rows, and its source is none",
+                field="size",
+                value=text,
+                allowed="no size, for a silo without rows",
+            )
+        return none
+    sizes = _read_sizes(name, text, dataset)
+    if not sizes.rows:
+        raise BadInput(
+            f"size: {name}={text} declares no rows, and its source has some",
+            field="size",
+            value=text,
+            allowed="numbers of at least 1, or source none",
+        )
+    return sizes
+
+
+def _read_sizes(name: str, text: str | None, dataset: Dataset) -> Sizes:
+    """The numbers of a text in the form that the data set asks for."""
     form = "TRAIN/TEST" if dataset.subject is None else "TRAIN/TEST/SUBJECTS"
     if text is None:
         raise BadInput(
@@ -197,33 +224,11 @@ def _founder(name: str, text: str, size: str | None, dataset: Dataset) -> _Found
     from federation.sources.table import check_columns
 
     source = locate(text, dataset.name, Path.cwd())
-    if isinstance(source, NoSource):
-        return _Founder(source, _no_rows(name, size, dataset))
-    check_columns(source, dataset.columns)
-    if isinstance(dataset.split, FileSplit):
-        check_columns(source, dataset.columns, separate_test=True)
-    sizes = read_sizes(name, size, dataset)
-    if not sizes.rows:
-        raise BadInput(
-            f"size: {name}={size} declares no rows, and its source has some",
-            field="size",
-            value=size,
-            allowed="numbers of at least 1, or source none",
-        )
-    return _Founder(source, sizes)
-
-
-def _no_rows(name: str, size: str | None, dataset: Dataset) -> Sizes:
-    """The sizes of a silo without rows, which need not be said."""
-    none = Sizes(train=0, test=0, subjects=None if dataset.subject is None else 0)
-    if size is not None and read_sizes(name, size, dataset) != none:
-        raise BadInput(
-            f"size: {name}={size} declares rows, and its source is none",
-            field="size",
-            value=size,
-            allowed="no size, for a silo without rows",
-        )
-    return none
+    if not isinstance(source, NoSource):
+        check_columns(source, dataset.columns)
+        if isinstance(dataset.split, FileSplit):
+            check_columns(source, dataset.columns, separate_test=True)
+    return _Founder(source, declared_sizes(name, size, dataset, source))
 
 
 def _first_policy(founders: Iterable[_Founder]) -> Policy:

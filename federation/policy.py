@@ -19,9 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from federation.errors import PolicyRefused
+from federation.errors import BadInput, PolicyRefused
 from federation.hours import Hours
 from federation.limits import Count, Within
 from federation.spec import Block, Name, PublicKey
@@ -101,6 +101,20 @@ class Policy(Block):
     approvers: dict[Name, PublicKey] = Field(default_factory=dict)
     approval_days: Annotated[int, Within(1, 365)] = 7
 
+    @field_validator("kinds")
+    @classmethod
+    def _installed(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        from federation import jobs  # which reads settings, and they hold a policy
+
+        unknown = sorted(set(kinds) - set(jobs.kinds()))
+        if unknown:
+            raise BadInput(
+                f"{unknown[0]!r} is no kind of job; allowed: {', '.join(jobs.kinds())}",
+                value=unknown[0],
+                allowed=jobs.kinds(),
+            )
+        return kinds
+
     @model_validator(mode="after")
     def _somebody_can_approve(self) -> Self:
         if self.approval_above is not None and not self.approvers:
@@ -147,7 +161,8 @@ def check(
     """
     if kind not in policy.kinds:
         raise PolicyRefused(
-            f"silo {silo}: its policy allows jobs of kind {', '.join(policy.kinds)}, not {kind!r}",
+            f"silo {silo}: its policy allows jobs of kind {', '.join(policy.kinds)}, not {kind!r}; "
+            "its owner can name it in policy.kinds",
             field="kind",
             value=kind,
             allowed=list(policy.kinds),

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -84,7 +84,7 @@ def issue_client(
         asked = x509.load_pem_x509_csr(request.encode())
         public = asked.public_key()
         whole = asked.is_signature_valid
-    except (ValueError, InvalidSignature):
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
         whole, public = False, None
     if not (
         whole
@@ -112,7 +112,8 @@ def install(asked_key: Path, certificate: str, authority: str, party: str, targe
         issued = x509.load_pem_x509_certificate(certificate.encode())
         root = x509.load_pem_x509_certificate(authority.encode())
         issued.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
+        public = issued.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise IntegrityError(
             f"the certificate for {party} is not one of the authority beside it",
             field="certificate",
@@ -122,7 +123,7 @@ def install(asked_key: Path, certificate: str, authority: str, party: str, targe
     transport.check_dates(root, "the authority's certificate", "its coordinator has to say more")
     transport.check_dates(issued, f"the certificate for {party}", transport.renewal(party))
     for holder in (asked_key, target):
-        if holder.exists() and _read_key(holder).public_key() == issued.public_key():
+        if holder.exists() and _read_key(holder).public_key() == public:
             whole = issued.public_bytes(serialization.Encoding.PEM) + _secret(_read_key(holder))
             write_durably(target, whole)
             if holder == asked_key:

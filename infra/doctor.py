@@ -13,6 +13,7 @@ from typing import Any
 
 from federation.home import Home
 from infra import postgres
+from infra.extras import install
 from infra.process import taken
 
 PACKAGES = ("tacit", "torch", "opacus", "prefect", "dp-accounting", "sqlalchemy", "fastapi")
@@ -50,7 +51,7 @@ def _packages() -> list[dict[str, Any]]:
             lines.append(_line(name, True, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             extra = EXTRAS.get(name)
-            hint = f"; pip install 'tacit[{extra}]' brings it" if extra else ""
+            hint = f"; {install(extra)} brings it" if extra else ""
             lines.append(_line(name, extra is not None, f"not installed{hint}"))
     return lines
 

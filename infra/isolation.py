@@ -11,6 +11,7 @@ runs Tacit's own code; isolation contains a fault of that code and of the librar
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import pwd
 import resource
@@ -21,12 +22,13 @@ from federation.errors import BadInput
 from federation.home import Home
 from federation.settings import DockerIsolation, ProcessIsolation, SiloConfig, SqlSource
 from infra.process import PR_SET_PDEATHSIG
+from secure.keys import SigningKey
 
 PR_GET_PDEATHSIG = 2
 PR_SET_NO_NEW_PRIVS = 38
 MIB = 1024 * 1024
-LABEL = "tacit.silo"
-"""Marks the containers of a silo, so that it can end those that outlived it."""
+LABEL, OWNER = "tacit.silo", "tacit.owner"
+"""What marks the containers of a silo: its name, for people, and what no other silo shares."""
 
 
 def confine(isolation: ProcessIsolation) -> None:
@@ -114,6 +116,17 @@ def check_reads(user: str, directory: Path) -> None:
             os.setgroups(groups)
 
 
+def labels(config: SiloConfig, home: Home) -> dict[str, str]:
+    """The labels of a silo's containers, by which it finds those that outlived it.
+
+    On one machine several homes can have a silo of one name; a home's path and the silo's key are
+    this one's alone.
+    """
+    key = SigningKey.load(config.key).public
+    own = hashlib.sha256(f"{home.root.resolve()}\0{key}".encode()).hexdigest()
+    return {LABEL: config.name, OWNER: own}
+
+
 def container(
     isolation: DockerIsolation, config: SiloConfig, home: Home, command: list[str]
 ) -> dict[str, Any]:
@@ -150,7 +163,7 @@ def container(
         "image": isolation.image,
         "command": command,
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8"},  # noqa: S108  # the container's own
-        "labels": {LABEL: config.name},
+        "labels": labels(config, home),
         "user": user,
         "working_dir": "/",
         "network": isolation.network,

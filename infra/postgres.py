@@ -19,10 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from federation.errors import Missing
-from infra.process import start
+from infra.process import start, stop
 
 STOP = signal.SIGINT
 """What ends a server at once and in order: it waits for no client."""
+
+PATIENCE = 20.0
+"""Seconds that a server which was told to stop has for it."""
 
 ALLOWANCE = 60.0
 """Seconds within which a server must take connections; after a crash it recovers first."""
@@ -89,7 +92,7 @@ def prepare(directory: Path, password: str) -> None:
 
 
 def started(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start the server and wait until it takes connections."""
+    """Start the server and wait until it takes connections; one that does not is ended again."""
     data = directory / "data"
     programs = _programs((data / "PG_VERSION").read_text().strip())
     with _open(data) as (descriptor, here):
@@ -110,6 +113,7 @@ def started(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
         if subprocess.run(asked, env=_ENVIRONMENT).returncode == 0:
             return child
         time.sleep(0.1)
+    stop(child, patience=PATIENCE, by=STOP)
     raise Missing(f"PostgreSQL did not come up; its log: {log}", field="postgresql", value=port)
 
 

@@ -22,7 +22,7 @@ from federation.errors import Missing
 from federation.home import Home
 from federation.manifest import JOB
 from federation.settings import DockerIsolation, SiloConfig
-from infra.isolation import LABEL, confine, container
+from infra.isolation import confine, container, labels
 from infra.warm import WarmChildren
 
 PATIENCE = 60.0
@@ -142,7 +142,8 @@ class Containers:
         """Remove every container of this silo, one that an earlier process of it left too."""
         with self._lock, _engine():
             self._at_work.clear()
-            mine = {"label": f"{LABEL}={self._config.name}"}
+            marks = labels(self._config, self._home)
+            mine = {"label": [f"{name}={value}" for name, value in marks.items()]}
             for found in self._client.containers.list(all=True, filters=mine):
                 self._drop(found)
 

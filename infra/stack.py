@@ -181,7 +181,10 @@ def down(home: Home) -> bool:
 
 
 def examine(home: Home) -> dict[str, Any]:
-    """What lives and what does not, as the coordinator sees it: it asks every silo, and Prefect."""
+    """What lives and what does not, as the coordinator sees it: it asks every silo, and Prefect.
+
+    Raises `NotFound` at a silo's own home, from where nobody can be asked.
+    """
     from federation import engines
     from secure.errors import ExchangeClosed
 
@@ -191,6 +194,7 @@ def examine(home: Home) -> dict[str, Any]:
     lines = {silo: {"serves": False, "clock_offset": None} for silo in silos}
     answers = False
     if document is not None or home.exchange_file.exists():
+        engines.check_coordinator(home)
         with (
             # A membership that is not there, or not signed by all, has nobody to be asked.
             contextlib.suppress(ExchangeClosed, FileNotFoundError, NotFound, BadInput),
@@ -281,7 +285,7 @@ def _postgres(place: Path, site: Site) -> _Child:
     log = place / "postgres.log"
     return _Child(
         lambda: postgres.started(place / "postgres", site.postgres, log),
-        patience=20.0,
+        patience=postgres.PATIENCE,
         end=postgres.STOP,
     )
 

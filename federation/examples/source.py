@@ -14,7 +14,7 @@ def load(name: str) -> Any:
     except ImportError:
         raise Missing(
             "the examples are scikit-learn's data, which is not installed: pip install "
-            '"tacit[examples]"',
+            "-c constraints.txt '.[examples]' in the checkout",
             field="example",
             value="scikit-learn",
             allowed='the extra "examples"',

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from federation.silo import Silo
     from federation.spec import JobSpec
 
+_WORDS = {"given": "approved", "refused": "refused", "expired": "expired; approved"}
+"""What a person is told of an answer, by its state."""
+
 IdArgument = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
 
 
@@ -26,9 +29,7 @@ def approve(
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(
-            "--key", envvar="TACIT_APPROVER_KEY", help="Your own key; without: only look."
-        ),
+        typer.Option("--key", help="Your own key; without: only look."),
     ] = None,
     deny: Annotated[
         str | None, typer.Option("--deny", help="Refuse the job, for this reason: A-CODE.")
@@ -129,9 +130,8 @@ def show(lines: list[dict[str, Any]], screen: Console) -> None:
     table = grid("\nApprovals", "job", "silo", "state", "asked", "by", "epsilon", left=5)
     for line in lines:
         by = line["by"] or " or ".join(line["approvers"])
-        table.add_row(
-            line["job_id"], line["silo"], line["state"], line["asked"], by, _epsilon(line)
-        )
+        state = "approved" if line["state"] == "given" else line["state"]
+        table.add_row(line["job_id"], line["silo"], state, line["asked"], by, _epsilon(line))
     screen.print(table)
     if any(line["state"] in ("pending", "expired") for line in lines):
         note(screen, "tacit job approve ID --silo NAME shows one; with --key FILE you sign it.")
@@ -221,4 +221,4 @@ def _show_one(document: dict[str, Any], screen: Console) -> None:
         )
         return
     until = f" until {document['until']}" if state != "refused" else f": {document['reason']}"
-    screen.print(f"{state} by {document['by']}{until}")
+    screen.print(f"{_WORDS[state]} by {document['by']}{until}")

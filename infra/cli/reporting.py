@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.extras import install
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -119,7 +121,7 @@ def reporting(as_json: bool) -> Iterator[Output]:
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         extra = EXTRAS.get(name)
-        hint = f"; pip install 'tacit[{extra}]'" if extra else ""
+        hint = f"; {install(extra)}" if extra else ""
         told = {"code": "MISSING", "message": f"{name} is not installed{hint}"}
         told |= {"field": "extra", "value": extra} if extra else {"field": "module", "value": name}
         fail(told, as_json)

@@ -211,22 +211,30 @@ def after_init(home: Home) -> str:
 def _asked(out: Output, home: Home, name: str, request: Path) -> None:
     from secure.keys import SigningKey, fingerprint
 
-    own = SigningKey.load(home.silo_config(name).key).fingerprint
+    own = SigningKey.load(home.silo_config(name).key)
     federation = home.federation()
+    known = federation.silos.get(name)
+    if known is not None and known.public_key == own.public:
+        said = f"{name} asks to stay in {federation.name}."
+        next_ = (
+            "Carry the request to the coordinator, who knows a member by its key and needs no "
+            f"fingerprint; there: tacit silo admit {request.name}"
+        )
+    else:
+        said = f"{name} asks to join {federation.name}."
+        next_ = (
+            "Carry the request to the coordinator, read the fingerprint to its people, and let "
+            f"them run: tacit silo admit {request.name} --fingerprint FINGERPRINT"
+        )
     document = {
         "silo": name,
         "federation": federation.name,
         "coordinator": fingerprint(federation.coordinator),
-        "fingerprint": own,
+        "fingerprint": own.fingerprint,
         "request": str(request),
-        "next": f"Carry the request to the coordinator, read the fingerprint to its people, and "
-        f"let them run: tacit silo admit {request.name} --fingerprint FINGERPRINT",
+        "next": next_,
     }
-    said = (
-        f"{name} asks to join {federation.name}, or to stay in it.\n"
-        f"request      {request}\nfingerprint  {own}"
-    )
-    _show(out, document, said)
+    _show(out, document, f"{said}\nrequest      {request}\nfingerprint  {own.fingerprint}")
 
 
 def _installed(out: Output, home: Home, membership: Membership) -> None:

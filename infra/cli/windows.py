@@ -24,12 +24,13 @@ def dashboard(
 
         from dashboard.launch import command, environment
         from federation.errors import Missing
+        from infra.extras import install
 
         where = find_home(home)
         where.federation()
         if importlib.util.find_spec("streamlit") is None:
             raise Missing(
-                "the dashboard needs streamlit; pip install 'tacit[dashboard]'",
+                f"the dashboard needs streamlit; {install('dashboard')}",
                 field="extra",
                 value="dashboard",
             )

@@ -19,6 +19,7 @@ from typing import Any
 from federation.access import ExchangeConfig
 from federation.books import open_mirror
 from federation.documents import load_yaml, parse, read_yaml
+from federation.engines import check_coordinator
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
 from federation.manifest import SKEW
@@ -322,12 +323,7 @@ def _bundle(home: Home, silo: str) -> Path:
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """Keep any other command from changing the federation meanwhile."""
-    if not home.coordinator_key.exists():
-        raise NotFound(
-            f"{home.root}: the coordinator does not live here; run this in its home",
-            field="home",
-            value=str(home.root),
-        )
+    check_coordinator(home)
     lock = home.coordinator / "enrolment.lock"
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -17,7 +17,7 @@ import yaml
 from federation.documents import load_yaml, parse
 from federation.errors import BadInput, IntegrityError, NotFound
 from federation.home import Home
-from federation.init import plan_silo, read_sizes, settle
+from federation.init import declared_sizes, plan_silo, settle
 from federation.membership import Membership, Terms
 from federation.plain_yaml import NotPlain, load
 from federation.settings import Federation, Sizes
@@ -70,14 +70,15 @@ def enrol(
 def renew(home: Home, name: str, sizes: Mapping[str, str]) -> Path:
     """Ask for a new certificate for a new key, before or after the old one has ended.
 
-    `sizes` declares others than before, by data set. A missing seed is made anew, and the exchange
-    will know the silo by that one. Returns the request.
+    `sizes` declares others than before, by data set; they have to fit the source that the silo has
+    of it (`BadInput`). A missing seed is made anew, and the exchange will know the silo by that
+    one. Returns the request.
     """
-    home.silo_config(name)
-    federation = home.federation()
+    config, federation = home.silo_config(name), home.federation()
     declared = dict(_declared(home, name, federation))
     for called, text in sizes.items():
-        declared[called] = read_sizes(called, text, federation.dataset(called))
+        dataset, source = federation.dataset(called), config.sources[config.source_of(called)]
+        declared[called] = declared_sizes(called, text, dataset, source)
     return _ask(home, name, declared)
 
 
@@ -182,11 +183,17 @@ def _path(home: Home, name: str, what: str) -> Path:
     return home.silo(name).directory / f"{name}.{what}.json"
 
 
+def asked_sizes(home: Home, name: str) -> dict[str, Sizes] | None:
+    """The sizes that a silo declared in its last request; None where it never made one."""
+    path = _path(home, name, documents.REQUEST)
+    return documents.read_request(documents.read(path))[0].sizes if path.exists() else None
+
+
 def _declared(home: Home, name: str, federation: Federation) -> dict[str, Sizes]:
     """The sizes that a silo declared last: in its own request, else in federation.yaml."""
-    path = _path(home, name, documents.REQUEST)
-    if path.exists():
-        return documents.read_request(documents.read(path))[0].sizes
+    asked = asked_sizes(home, name)
+    if asked is not None:
+        return asked
     if name not in federation.silos:
         raise NotFound(
             f"silo {name} never declared its sizes; say them with --size DATASET=TRAIN/TEST",

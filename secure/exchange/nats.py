@@ -208,6 +208,8 @@ class NatsConnection:
             error = connecting.exception()
         connecting.cancel()
         why = transport.told(error) if error else "no answer within 10 s"
+        if error is None or isinstance(error, ConnectionRefusedError | TimeoutError):
+            why += "; is it up? `tacit up` at the coordinator starts it"
         raise ExchangeClosed(f"no exchange at {access.url}: {why}", field="url", value=access.url)
 
     async def _managed(self, work: Callable[[], Coroutine[Any, Any, None]], job: str) -> None:

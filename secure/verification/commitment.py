@@ -27,6 +27,9 @@ from secure.verification import merkle
 from secure.verification.hashing import digest, unhex
 
 SALT = 32
+LARGEST = 2**63 - 1
+"""Largest size or number of tensors that a document may name."""
+
 COMMITMENT, PROOF = "tacit model commitment 1", "tacit tensor proof 1"
 
 
@@ -197,14 +200,12 @@ class Proof:
             _fields(data, names)
             if data["format"] != PROOF or type(data["salted"]) is not bool:
                 raise ValueError("another format")
-            if not all(type(data[name]) is int for name in ("index", "count")):
-                raise ValueError("index and count are integers")
             if type(data["path"]) is not list or len(data["path"]) > 64:
                 raise ValueError("a path is a list of up to 64 hashes")
             return cls(
                 _facts(data["tensor"]),
-                data["index"],
-                data["count"],
+                _count(data["index"]),
+                _count(data["count"]),
                 data["salted"],
                 unhex(data["salt"], SALT if data["salted"] else 0),
                 unhex(data["listing"], 32),
@@ -342,9 +343,20 @@ def _fields(data: Any, names: set[str]) -> None:
 
 def _facts(data: Any) -> Facts:
     _fields(data, {"name", "dtype", "shape"})
-    shape = data["shape"]
-    if not (isinstance(data["name"], str) and isinstance(data["dtype"], str)):
-        raise ValueError("name and type are text")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(data["shape"], list):
         raise ValueError("a shape is a list of sizes")
-    return Facts(data["name"], data["dtype"], tuple(shape))
+    shape = tuple(_count(size) for size in data["shape"])
+    return Facts(_text(data["name"]), _text(data["dtype"]), shape)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise ValueError(f"sizes, index and count are integers from 0 to {LARGEST}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("name and type are text")
+    value.encode()  # JSON can say half a character; that it has no bytes is a ValueError too
+    return value

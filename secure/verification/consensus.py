@@ -11,7 +11,9 @@
 Each node has a lane of its own: its own sealing key, so its own sealed model and its own sealed
 rows. What one node sees of another's answer is of no use to it. A commitment is a hash over the
 question (which holds a fresh nonce, the node's name, the root of its model and the digest of its
-rows), a random salt and the answer; it is signed, so a node that lied stays shown to have lied.
+rows), a random salt and the answer; it is signed, so a node that lied stays shown to have lied. A
+revealed answer is the node's where it opens that commitment; whoever sent one that does not, it
+counts for nothing, and least of all against the node that it names.
 
 What it takes: fewer than a third of the nodes lie. Of four nodes one liar is found; **three that
 collude win**, and the honest one is the dissenter. A model that is wrong at every node is agreed
@@ -32,7 +34,7 @@ from secure.errors import BadMessage, RoundRefused, SecureError
 from secure.exchange.envelope import Signer
 from secure.keys import verify
 from secure.verification.agreement import Outcome, decide
-from secure.verification.hashing import Array, array_digest, digest
+from secure.verification.hashing import NUMBERS, Array, array_digest, digest
 from secure.verification.tolerance import Tolerance
 
 SALT = 32
@@ -223,17 +225,24 @@ class Consensus:
         return Closed(self._nonce, {n: c.commitment for n, c in self._commits.items()})
 
     def reveal(self, reveal: Reveal) -> None:
-        """Take a node's answer; one that does not open its commitment makes the node a dissenter.
+        """Take a node's answer; one that it committed to and that is none makes it a dissenter.
 
         Errors: `RoundRefused` before `close`, for a node that did not commit or has revealed;
-        `BadMessage` for no node of this round or another question.
+        `BadMessage` for no node of this round, another question, or an answer that does not open
+        the node's commitment. A refused message counts for nothing: the node may still reveal.
         """
         question = self._asked(reveal.node, reveal.question)
         name = reveal.node
         if not self._closed or name in self._answers or name in self._dissent:
             raise RoundRefused("no answer of this node is awaited", field="node", value=name)
+        if not _opens(question.digest, self._commits[name].commitment, reveal):
+            raise BadMessage(
+                "an answer that does not open the commitment of the node it names",
+                field="answer",
+                value=name,
+            )
         try:
-            self._answers[name] = self._opened(question, reveal)
+            self._answers[name] = self._plain(name, reveal.answer)
         except ValueError as error:
             self._dissent[name] = str(error)
 
@@ -253,16 +262,12 @@ class Consensus:
             raise BadMessage("a message of another question", field="question")
         return question
 
-    def _opened(self, question: Question, reveal: Reveal) -> Array:
-        """The plain answer; `ValueError` says why the node dissents."""
-        answer = reveal.answer
-        if answer.dtype.str not in DTYPES or answer.size > MAX_VALUES or len(reveal.salt) != SALT:
+    def _plain(self, name: str, answer: Array) -> Array:
+        """A node's own answer without its seal; `ValueError` says why the node dissents."""
+        if answer.dtype.str not in DTYPES:
             raise ValueError("a malformed answer")
-        commitment = _commitment(question.digest, reveal.salt, answer)
-        if commitment != self._commits[reveal.node].commitment:
-            raise ValueError("another answer than it committed to")
         try:
-            plain = self._lanes[reveal.node].open(answer)
+            plain = self._lanes[name].open(answer)
         except (ValueError, SecureError):
             raise ValueError("an answer that its key does not open") from None
         if plain.shape != self._shape or not np.isfinite(plain).all():
@@ -277,13 +282,21 @@ def check_evidence(question: Question, commit: Commit, reveal: Reveal, public: s
     does not open it or belongs to another question.
     """
     verify(public, _statement(question.digest, commit.commitment), commit.signature)
-    if _commitment(question.digest, reveal.salt, reveal.answer) != commit.commitment:
+    if not _opens(question.digest, commit.commitment, reveal):
         raise BadMessage("the answer does not open the commitment", field="answer")
     return reveal.answer
 
 
 def _commitment(asked: bytes, salt: bytes, answer: Array) -> bytes:
     return digest(b"tacit consensus commitment 1", asked, salt, array_digest(answer))
+
+
+def _opens(asked: bytes, commitment: bytes, reveal: Reveal) -> bool:
+    """Whether a commitment was made to this answer: one that can be hashed, and is not too long."""
+    answer = reveal.answer
+    if answer.dtype.kind not in NUMBERS or answer.size > MAX_VALUES or len(reveal.salt) != SALT:
+        return False
+    return _commitment(asked, reveal.salt, answer) == commitment
 
 
 def _statement(asked: bytes, commitment: bytes) -> bytes:

@@ -20,5 +20,8 @@ def optional(module: str) -> Any:
             raise
         extra = EXTRAS[module]
         raise MissingExtra(
-            f"{module} is not installed; pip install 'tacit[{extra}]'", field="extra", value=extra
+            f"{module} is not installed; pip install -c constraints.txt '.[{extra}]' "
+            "in the checkout",
+            field="extra",
+            value=extra,
         ) from None

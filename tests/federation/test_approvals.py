@@ -174,7 +174,7 @@ def test_a_refusal_elsewhere_asks_nobody_for_an_approval_in_vain(
     home: Home, ada: SigningKey
 ) -> None:
     ask(home, ada, silos=("silo-1",))
-    allow_one(home, "silo-3", kinds=["audit"])
+    allow_one(home, "silo-3", kinds=["infer"])
     with pytest.raises(PolicyRefused, match="silo-3"):
         reserve(home, Job.create(home, spec()))
     assert lines(home, "silo-1", clock.now()) == ()

@@ -275,7 +275,7 @@ def test_a_policy_that_closes_in_the_middle_of_a_job_stops_what_it_closed(home: 
 
 def test_a_kind_that_the_policy_closed_is_not_taken_part_in(home: Home) -> None:
     with started(home) as session:
-        allow(home, kinds=["audit"])
+        allow(home, kinds=["infer"])
         with session.serve() as endpoint:
             assert endpoint.receive(deadline=30).header.name == "fault"
         assert session.egress == [] and session.state is State.STARTED

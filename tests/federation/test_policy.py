@@ -71,6 +71,20 @@ def test_a_train_job_says_as_what_its_releases_leave(
     assert spec(**changes).leaving == leaving
 
 
+def test_a_kind_of_job_that_is_not_installed_is_bad_input() -> None:
+    assert parse({"kinds": ["train", "infer"]}, Policy, "policy").kinds == ("train", "infer")
+    for wrong in (["training"], ["train", "base"], ["train", ""]):
+        with pytest.raises(BadInput, match="is no kind of job; allowed: infer, train") as caught:
+            parse({"kinds": wrong}, Policy, "policy")
+        assert (caught.value.field, caught.value.value) == ("kinds", wrong[-1])
+        assert caught.value.allowed == ["infer", "train"]
+
+
+def test_a_refused_kind_says_what_its_owner_can_do() -> None:
+    with pytest.raises(PolicyRefused, match=r"not 'infer'; its owner can name it in policy\.kinds"):
+        check(Policy(), silo="north", kind="infer", dataset="heart", leaving=set())
+
+
 def test_a_job_on_fewer_declared_units_is_refused() -> None:
     policy = Policy(minimum_units=500)
     check_units(policy, silo="north", units=500)

@@ -75,12 +75,13 @@ def told(*words: object, code: int = 0) -> dict[str, Any]:
     return document
 
 
-def test_a_person_looks_signs_and_is_shown(alone: Any) -> None:
+def test_a_person_looks_signs_and_is_shown(alone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     host, job, key = alone
     (line,) = told("job", "list", "--home", host)["approvals"]
     assert (line["job_id"], line["silo"], line["state"]) == (job, "silo-2", "pending")
     assert line["approvers"] == ["ada"] and line["epsilon"] == pytest.approx(0.5, rel=0.01)
 
+    monkeypatch.setenv("TACIT_APPROVER_KEY", str(key))  # who only looks signs nothing
     seen = told("job", "approve", job, "--home", host)
     assert seen["state"] == "pending" and seen["admissible"] and 0 < seen["charge"] < 1
     assert seen["about"] == line["about"] and seen["spec"]["strategy"]["rounds"] == 2
@@ -89,9 +90,9 @@ def test_a_person_looks_signs_and_is_shown(alone: Any) -> None:
     given = told("job", "approve", job, "--key", key, "--home", host)
     assert (given["state"], given["by"], given["about"]) == ("given", "ada", line["about"])
     text = typed("job", "show", job, "--home", host)
-    assert "given" in text and job in text
+    assert "approved" in text and job in text
     text = typed("job", "approve", job, "--home", host)
-    assert "given by ada until" in text and "rounds: 2" in text and line["about"] in text
+    assert "approved by ada until" in text and "rounds: 2" in text and line["about"] in text
 
     refused = told("job", "approve", job, "--key", key, "--deny", "NOT-NOW", "--home", host)
     assert (refused["state"], refused["reason"]) == ("refused", "NOT-NOW")

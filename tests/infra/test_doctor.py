@@ -52,7 +52,8 @@ def test_an_extra_that_is_not_installed_is_named_and_no_fault(
 
     monkeypatch.setattr(importlib.metadata, "version", without)
     checks = doctor.examine(home)
-    assert line(checks, "streamlit")["ok"] and "[dashboard]" in line(checks, "streamlit")["seen"]
+    streamlit = line(checks, "streamlit")
+    assert streamlit["ok"] and "-c constraints.txt '.[dashboard]'" in streamlit["seen"]
     assert not line(checks, "opacus")["ok"]
 
 

@@ -283,7 +283,7 @@ def test_a_silo_without_rows_joins_to_serve_and_not_to_train(joined: World) -> N
     [
         ("coordinator", (), "name", "is taken"),
         ("north", (), "name", "lives here already"),
-        ("No", (), "name", "match pattern"),
+        ("No", (), "name", "lower-case letters"),
         ("west", ("--source", "lung=rows.csv"), "dataset", "no data set 'lung'"),
         ("west", ("--size", "lung=1/1"), "size", "none of the data sets"),
         ("west", ("--source", "heart"), "source", "DATASET=SOURCE"),

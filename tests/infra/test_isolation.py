@@ -22,7 +22,7 @@ from federation.home import Home
 from federation.init import init_example
 from federation.settings import DockerIsolation, ProcessIsolation, SiloConfig
 from infra import sessions
-from infra.isolation import container
+from infra.isolation import container, labels
 from infra.sessions import ChildSessions
 
 IMAGE = f"registry.example/tacit/silo@sha256:{'a' * 64}"
@@ -234,7 +234,7 @@ def test_a_container_is_given_exactly_this(home: Home) -> None:
         "image": IMAGE,
         "command": command,
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8"},
-        "labels": {"tacit.silo": "silo-1"},
+        "labels": labels(config, home),
         "user": "10001:10002",
         "working_dir": "/",
         "network": "tacit-exchange",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from federation.errors import Missing
 from infra import postgres
-from infra.process import free_port, stop
+from infra.process import free_port, start, stop
 
 needed = pytest.mark.skipif(not postgres.installed(), reason="Debian's postgresql is not installed")
 
@@ -54,3 +56,35 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "data" / "PG_VERSION").write_text("14\n")
     with pytest.raises(Missing, match="PostgreSQL 14, which made its data directory"):
         postgres.started(tmp_path, 1, tmp_path / "log")
+
+
+def test_a_server_that_does_not_come_up_is_not_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash, where it recovers for longer than it is waited for: it is tried again."""
+    programs, data = tmp_path / "versions" / "17" / "bin", tmp_path / "own" / "data"
+    for directory in (programs, data):
+        directory.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("17\n")
+    says = {"initdb": "exit 1", "pg_isready": "exit 1", "postgres": "exec sleep 60"}
+    for name, line in says.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def recorded(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
+        begun.append(start(*arguments, **named))
+        return begun[-1]
+
+    monkeypatch.setattr(postgres, "_VERSIONS", tmp_path / "versions")
+    monkeypatch.setattr(postgres, "_owner", lambda: None)
+    monkeypatch.setattr(postgres, "ALLOWANCE", 0.3)
+    monkeypatch.setattr(postgres, "start", recorded)
+    try:
+        for _ in range(2):
+            with pytest.raises(Missing, match="did not come up"):
+                postgres.started(tmp_path / "own", free_port(), tmp_path / "log")
+        assert [child.poll() is None for child in begun] == [False, False]
+    finally:
+        for child in begun:
+            stop(child)

@@ -165,6 +165,6 @@ def test_measurements_that_would_leave_code_open_are_refused(
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dcap_qvl", None)
-    with pytest.raises(MissingExtra, match=r"tacit\[attestation\]") as caught:
+    with pytest.raises(MissingExtra, match=r"constraints\.txt '\.\[attestation\]'") as caught:
         check_quote(TDX_QUOTE, TDX_KNOWN, TDX, TDX_DATA, now=NOW)
     assert caught.value.exit_code == 5 and caught.value.value == "attestation"

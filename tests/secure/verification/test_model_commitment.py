@@ -181,6 +181,45 @@ def test_a_changed_document_is_refused_or_leads_elsewhere(data: st.DataObject) -
             kind.read(document | {"more": 1})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shape", [2**63]),
+        ("shape", [1, 2**70]),
+        ("shape", [-1]),
+        ("shape", [True]),
+        ("shape", "1"),
+        ("name", "\ud800"),
+        ("name", 1),
+        ("dtype", "\ud800"),
+        ("dtype", None),
+    ],
+)
+def test_facts_that_no_tensor_has_are_refused(field: str, value: object) -> None:
+    facts = SCALE.facts.document() | {field: value}
+    with pytest.raises(BadMessage, match="proof"):
+        Proof.read(PROOF.document() | {"tensor": facts})
+    document = commit([SCALE]).document()
+    with pytest.raises(BadMessage, match="commitment"):
+        Commitment.read(document | {"tensors": [document["tensors"][0] | facts]})
+
+
+@pytest.mark.parametrize("field", ["index", "count"])
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64, 2**70])
+def test_a_place_that_no_tensor_has_is_refused(field: str, number: int) -> None:
+    with pytest.raises(BadMessage, match="integers from 0"):
+        Proof.read(PROOF.document() | {field: number, "path": ["00" * 32] * 64})
+
+
+def test_the_largest_numbers_that_are_read_can_be_checked() -> None:
+    facts = SCALE.facts.document() | {"shape": [2**63 - 1]}
+    read = Proof.read(
+        PROOF.document() | {"tensor": facts, "count": 2**63 - 1, "path": ["00" * 32] * 63}
+    )
+    with pytest.raises(NotVerified):
+        check_tensor(bytes(32), read, SCALE.data)
+
+
 def test_tensors_out_of_order_or_twice_are_no_commitment() -> None:
     made = commit(MODEL)
     for places in ([1, 0, 2], [0, 0, 1]):

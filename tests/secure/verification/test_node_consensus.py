@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -156,9 +157,29 @@ def test_a_node_cannot_change_its_answer_after_it_committed() -> None:
     for name in NAMES:
         reveal = nodes[name].reveal(client.closed)
         if name == "north":
-            reveal = replace(reveal, answer=reveal.answer + np.float32(1e-6))
-        client.reveal(reveal)
-    assert client.outcome().dissent == {"north": "another answer than it committed to"}
+            with pytest.raises(BadMessage, match="does not open"):
+                client.reveal(replace(reveal, answer=reveal.answer + np.float32(1e-6)))
+        else:
+            client.reveal(reveal)
+    assert client.outcome().dissent == {"north": "no reveal"}
+
+
+def test_what_a_liar_reveals_in_the_names_of_others_changes_nothing() -> None:
+    client, nodes = start(), {name: node(name) for name in NAMES}
+    nodes["west"] = node("west", lie("west"))
+    for name in NAMES:
+        client.commit(nodes[name].commit(*client.question(name)))
+    client.close()
+    forged = [np.zeros(SHAPE, np.float32), np.zeros(3, np.complex128), np.array([None])]
+    for name in NAMES[:3]:
+        asked = client.question(name)[0].digest
+        for answer, salt in itertools.product(forged, (b"s" * 32, b"")):
+            with pytest.raises(BadMessage):
+                client.reveal(Reveal(name, asked, salt, answer))
+    assert set(client.outcome().dissent.values()) == {"no reveal"}
+    for name in NAMES:
+        client.reveal(nodes[name].reveal(client.closed))
+    assert client.outcome().dissent == {"west": "another answer"}
 
 
 def test_a_copied_commitment_is_not_the_copier_s() -> None:
