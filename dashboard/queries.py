@@ -6,7 +6,7 @@ by its own filter; what an account claims to others is the largest capacity ever
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -112,8 +112,9 @@ class SiloBooks:
 class Overview:
     """A home as it stands.
 
-    `elsewhere`: members whose ledgers are not under this home. `silos_per_subject`: the most
-    silos that one person can be in, as the federation declares. `approvals`: what each silo was
+    `elsewhere`: members whose ledgers are not under this home. `holders`: the silos that declare
+    rows of each data set. `silos_per_subject`: the most of them that one person can be in, as the
+    federation declares; None: all. `approvals`: what each silo was
     asked to let run, and what was answered; a silo's ledger alone says what then ran. Of silos
     elsewhere they are what a coordinator's jobs wait for.
     """
@@ -121,7 +122,8 @@ class Overview:
     federation: str
     silos: tuple[SiloBooks, ...]
     elsewhere: tuple[str, ...]
-    silos_per_subject: int
+    silos_per_subject: int | None
+    holders: Mapping[str, tuple[str, ...]]
     approvals: tuple[asked.Line, ...] = ()
 
     @property
@@ -144,7 +146,8 @@ def overview(home: Home) -> Overview:
         federation=federation.name,
         silos=tuple(_books(home, federation, silo) for silo in here),
         elsewhere=elsewhere,
-        silos_per_subject=federation.max_silos_per_subject or len(federation.silos),
+        silos_per_subject=federation.max_silos_per_subject,
+        holders={name: federation.silos_with(name) for name in federation.datasets},
         approvals=(
             *(line for silo in here for line in _approvals(home, silo)),
             *waiting.lines(home, elsewhere),

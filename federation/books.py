@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from federation.errors import BadInput, NotFound, at_silo
+from federation.errors import BadInput, Missing, NotFound, at_silo
 from federation.home import Home
 from federation.spec import JobSpec
+from privacy.events import Event
 from privacy.ledger import Head, Ledger, Receipt, checkpoint
 from privacy.ledger.mirror import Mirror
 from secure.keys import SigningKey, verify
@@ -41,13 +42,23 @@ def open_mirror(home: Home) -> Iterator[Mirror]:
 
 @contextmanager
 def opened(home: Home, silo: str | None) -> Iterator[dict[str, Ledger]]:
-    """Open the ledgers of all silos here, or of one; `NotFound` where there is no federation."""
+    """Open the ledgers of all silos here, or of one.
+
+    `NotFound` where there is no federation or no such silo, `Missing` where no silo is here at all.
+    """
     home.federation()
     names = list(home.silo_names())
     if silo is not None:
         if silo not in names:
             raise NotFound(f"silo {silo!r} is not here", field="silo", value=silo, allowed=names)
         names = [silo]
+    if not names:
+        raise Missing(
+            f"{home.root}: no ledger under this home; run it at each silo",
+            field="home",
+            value=str(home.root),
+            allowed="a home with the directory of a silo",
+        )
     with ExitStack() as stack:
         ledgers = {}
         for name in names:
@@ -99,22 +110,18 @@ def spend_lines(silo: str, ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def forecast_lines(home: Home, silo: str | None, spec: JobSpec | None) -> list[dict[str, Any]]:
-    """For every account: used, the rate of the last 30 days, the day it is spent, jobs that fit."""
-    from federation import pricing
-    from federation.lifecycle import quotes_of
-    from federation.silo import Silo
+    """For every account: used, the rate of the last 30 days, the day it is spent, jobs that fit.
+
+    A job is priced at each silo that takes part in it, as that silo prices it; of the others'
+    accounts it takes nothing, and no number is told.
+    """
     from privacy.ledger.forecast import forecast
 
+    taking_part = () if spec is None else _taking_part(home, spec)
     lines = []
     with opened(home, silo) as ledgers:
         for name, ledger in ledgers.items():
-            events = {}
-            if spec is not None:
-                party = Silo(home, name)
-                facts = {name: party.facts(spec.dataset)}
-                quote = quotes_of(spec, facts)[name]
-                events = pricing.account_events(quote.event, quote.unit, facts[name])
-                party.close()
+            events = _events(home, name, spec) if spec and name in taking_part else {}
             for account in ledger.accounts():
                 line = forecast(ledger, account.id, events.get(account.id))
                 lines.append(
@@ -129,18 +136,42 @@ def forecast_lines(home: Home, silo: str | None, spec: JobSpec | None) -> list[d
     return lines
 
 
+def _taking_part(home: Home, spec: JobSpec) -> Collection[str]:
+    """The silos that a job is charged to; `NotFound` where its data set is not known."""
+    federation = home.federation()
+    federation.dataset(spec.dataset)
+    return federation.silos_with(spec.dataset) if spec.silos is None else spec.silos
+
+
+def _events(home: Home, silo: str, spec: JobSpec) -> dict[str, Event]:
+    """What a job costs each account of its source at one silo."""
+    from federation import pricing
+    from federation.silo import Silo
+
+    party = Silo(home, silo)
+    try:
+        facts, quote = party.quote(spec)
+        return pricing.account_events(quote.event, quote.unit, facts)
+    finally:
+        party.close()
+
+
 def verification(home: Home, silo: str | None, anchors: Path | None = None) -> dict[str, Any]:
     """Verify the ledgers here against chain, head file, the coordinator's mirror, and anchors.
 
     The mirror is the coordinator's: at a silo's own home only anchors are known from elsewhere.
     `anchors` is a directory of checkpoints that `tacit ledger anchor` wrote. One that the silo's
     key did not sign, or that the chain does not hold, is an integrity failure.
+    Where no silo is here, every receipt in the coordinator's mirror is checked and `mirror` counts
+    them; `Missing` where that is not here either.
     """
     if anchors is not None and not anchors.is_dir():
         raise NotFound(f"{anchors}: no such directory", field="against", value=str(anchors))
     heads: Mapping[str, Head] = {}
     if home.coordinator.exists():
         with open_mirror(home) as mirror:
+            if silo is None and anchors is None and not home.silo_names():
+                return _mirror_alone(mirror)
             heads = mirror.heads()
     lines: list[dict[str, Any]] = []
     first_bad: dict[str, Any] | None = None
@@ -167,6 +198,20 @@ def verification(home: Home, silo: str | None, anchors: Path | None = None) -> d
         "entries": sum(line["entries"] for line in lines),
         "first_bad": first_bad,
         "ledgers": lines,
+    }
+
+
+def _mirror_alone(mirror: Mirror) -> dict[str, Any]:
+    """What a coordinator can verify where all silos are elsewhere; `LedgerTampered`."""
+    mirror.verify()
+    receipts = mirror.receipts()
+    silos = sorted({receipt.silo for receipt in receipts})
+    return {
+        "ok": True,
+        "entries": 0,
+        "first_bad": None,
+        "ledgers": [],
+        "mirror": {"receipts": len(receipts), "silos": silos},
     }
 
 

@@ -11,6 +11,7 @@ the nearest known one. Values of secret fields (URLs, keys) and of unknown field
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -91,9 +92,9 @@ def _bad_input(error: ValidationError, model: type[BaseModel], where: str) -> Ba
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
     loc = first["loc"]
-    path, known = _locate(model, loc)
+    path, known, wanted = _locate(model, loc)
     field = ".".join(path) or "document"
-    more = f" ({len(problems) - 1} further problems)" if len(problems) > 1 else ""
+    more = _more(len(problems) - 1)
     if first["type"] == "extra_forbidden":
         path[-1] = path[-1][:80]
         field = ".".join(path)
@@ -115,29 +116,103 @@ def _bad_input(error: ValidationError, model: type[BaseModel], where: str) -> Ba
             allowed=cause.allowed,
         )
     value = _shown(first, path)
+    says = _says(first, value, wanted)
     said = f" (here: {value!r})" if value is not None else ""
-    allowed = _allowed(first)
     return BadInput(
-        f"{where}: {field}: {_says(first)}{said}{more}", field=field, value=value, allowed=allowed
+        f"{where}: {field}: {says}{said}{more}",
+        field=field,
+        value=value,
+        allowed=_allowed(first, says),
     )
 
 
-def _says(problem: ErrorDetails) -> str:
-    if problem["type"] == "missing":
+def _more(problems: int) -> str:
+    if problems < 1:
+        return ""
+    return f" ({problems} further problem{'s' if problems > 1 else ''})"
+
+
+def _says(problem: ErrorDetails, value: object, wanted: Any) -> str:
+    """What is wrong, in words of the document; `wanted` is the type of what belongs there."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "missing":
         return "required field is not there"
-    if problem["input"] is None and problem["type"] != "value_error":
+    if problem["input"] is None and kind != "value_error":
         return "nothing is declared yet; write a value"
-    message = problem["msg"].removeprefix("Value error, ")
+    if kind in _LIST_ERRORS:
+        return f"write a list, such as [{_an_entry(wanted) if value is None else value}]"
+    if kind in _MAPPING_ERRORS:
+        return f"write a mapping, such as {{{_first_field(wanted)}: ...}}"
+    if kind in ("too_short", "too_long"):
+        least = kind == "too_short"
+        limit = context["min_length" if least else "max_length"]
+        things = "entry" if limit == 1 else "entries"
+        return f"at {'least' if least else 'most'} {limit} {things}; here: {len(problem['input'])}"
+    if kind == "string_pattern_mismatch":
+        return _in_words(context["pattern"])
+    if kind == "union_tag_not_found":
+        return f"required field {context['discriminator'].strip(chr(39))} is not there"
+    if kind == "union_tag_invalid":
+        name = context["discriminator"].strip("'")
+        return f"{name}: {context['tag'][:80]!r} is none of {context['expected_tags']}"
+    message = _MESSAGES.get(kind) or problem["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 
-def _allowed(problem: ErrorDetails) -> object:
+_LIST_ERRORS = ("tuple_type", "list_type", "set_type", "frozen_set_type")
+_MAPPING_ERRORS = ("dict_type", "mapping_type", "model_type", "model_attributes_type")
+_MESSAGES = {
+    "string_type": "write a text",
+    "path_type": "write a path, which is a text",
+    "int_from_float": "write a whole number",
+}
+_ONE_CHARACTER = r'^[^"\r\n]$'
+_NAMES = re.compile(r"\^\[a-z0-9\]\[a-z0-9\._-\]\{0,(\d+)\}\$")
+_HEXADECIMAL = re.compile(r"\^\[0-9a-f\]\{(\d+)\}\$")
+
+
+def _in_words(pattern: str) -> str:
+    """What a text has to look like, for people."""
+    if of_names := _NAMES.fullmatch(pattern):
+        return (
+            "write lower-case letters, digits, dot, dash, underscore, and a letter or digit first; "
+            f"at most {int(of_names[1]) + 1} characters"
+        )
+    if of_digits := _HEXADECIMAL.fullmatch(pattern):
+        return f"write {of_digits[1]} hexadecimal digits, 0 to 9 and a to f"
+    if pattern == _ONE_CHARACTER:
+        return "write one character, no quote and no line break"
+    return f"write a text of the form {pattern}"
+
+
+def _an_entry(annotation: Any) -> str:
+    """What one entry of a list of this type looks like."""
+    entry = _strip((typing.get_args(_strip(annotation)) or (None,))[0])
+    if isinstance(entry, type) and issubclass(entry, BaseModel):
+        return f"{{{_first_field(entry)}: ...}}"
+    return "..."
+
+
+def _first_field(annotation: Any) -> str:
+    """The field that somebody would write first in a mapping of this type."""
+    here = _strip(annotation)
+    members = [_strip(member) for member in _members(here)]
+    if members and isinstance(members[0], type) and issubclass(members[0], BaseModel):
+        tags = members[0].model_fields.items()
+        return next(n for n, f in tags if typing.get_origin(f.annotation) is typing.Literal)
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return "NAME"
+    fields = here.model_fields
+    return next((n for n, field in fields.items() if field.is_required()), next(iter(fields)))
+
+
+def _allowed(problem: ErrorDetails, says: str) -> object:
     context = problem.get("ctx", {})
     for name in ("allowed", "expected", "expected_tags", "pattern"):
         if name in context:
             return context[name]
     limits = [f"{sign} {context[name]}" for name, sign in _LIMITS.items() if name in context]
-    return ", ".join(limits) or _says(problem)
+    return ", ".join(limits) or says
 
 
 def _shown(problem: ErrorDetails, path: list[str]) -> object:
@@ -149,8 +224,11 @@ def _shown(problem: ErrorDetails, path: list[str]) -> object:
     return value[:80] if isinstance(value, str) else None
 
 
-def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """The path as a person wrote it, and the names known where it ends."""
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str], Any]:
+    """The path as a person wrote it, the names known where it ends, and the type of what is there.
+
+    The type is None where it is not known.
+    """
     path: list[str] = []
     known: list[str] = []
     here: Any = model
@@ -174,7 +252,7 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
         path.append(str(part))
         arguments = typing.get_args(here)
         here = arguments[-1] if typing.get_origin(here) in _MAPPINGS else (arguments or (None,))[0]
-    return path, known
+    return path, known, here
 
 
 _MAPPINGS = (dict, Mapping)

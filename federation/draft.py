@@ -11,9 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from federation.errors import BadInput
 from federation.plain_yaml import Dumper
 from federation.sources.locator import file_source
-from federation.sources.table import columns, read
+from federation.sources.table import columns, miscut, read
 from federation.sources.values import texts
 
 _FEW = 10
@@ -21,7 +22,7 @@ _FEW = 10
 _HEAD = """\
 # A draft of a data set's schema. Replace every null by what people know of the field, not by what
 # these rows happen to hold: bounds and categories become public.
-name: {name}
+name: {name}     # what jobs call it: their dataset
 description: ""
 features:
 """
@@ -41,7 +42,7 @@ _CATEGORY = """\
 """
 
 _TAIL = """\
-# Move one of the columns above here: what is to be predicted.
+# Move one of the columns above here, out of the features: what is to be predicted.
 label:
   column: null       # declare the column
   classes: null      # declare [a, b], or write positive_above: 0 instead
@@ -51,18 +52,31 @@ split: {by: hash, salt: SALT, test_fraction: 0.25}   # or {by: column, ...}, or 
 """
 
 
-def draft_schema(path: Path) -> str:
-    """Return the YAML of a draft for a CSV, Parquet or NPZ file; a person has to complete it."""
+def draft_schema(path: Path, name: str | None = None) -> str:
+    """Return the YAML of a draft for a CSV, Parquet or NPZ file; a person has to complete it.
+
+    The data set is called after `name`, or after the file: a silo's file is often called after
+    the silo.
+    """
+    called = _dataset_name(path.stem if name is None else name)
     source = file_source(path, "draft")
     names = columns(source)
+    cut = miscut(source, names)
+    if cut:
+        raise BadInput(
+            f"source {path}: {cut}; a draft is made of one that is cut at commas or tabs",
+            field="delimiter",
+            value=path.name,
+            allowed="a file of two columns or more",
+        )
     table = read(source, names)
-    text = _HEAD.format(name=_dataset_name(path))
-    for name in names:
-        column = table.columns[name]
+    text = _HEAD.format(name=_written(called))
+    for field in names:
+        column = table.columns[field]
         values = [t for t in texts(column) if t is not None] if column.ndim == 1 else []
         form = _NUMBER if _is_number(values) else _CATEGORY
-        text += form.format(name=_written(name))
-    return text + _TAIL.replace("SALT", _written(_dataset_name(path)))
+        text += form.format(name=_written(field))
+    return text + _TAIL.replace("SALT", _written(called))
 
 
 def _is_number(values: list[str]) -> bool:
@@ -95,6 +109,6 @@ def _written(name: str) -> str:
     return listed.strip()[1:-1]
 
 
-def _dataset_name(path: Path) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")
+def _dataset_name(text: str) -> str:
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
     return name[:63] or "dataset"

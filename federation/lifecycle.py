@@ -65,11 +65,22 @@ def quotes_of(spec: JobSpec, facts: Mapping[str, PartyFacts]) -> dict[str, Party
     return pricing.quotes(spec, facts)
 
 
+def facts_for(spec: JobSpec, parties: Parties) -> dict[str, PartyFacts]:
+    """The public facts of the silos that take part in the job; `NotFound` for no such data set."""
+    parties.federation.dataset(spec.dataset)
+    return parties.facts(spec.dataset, spec.silos)
+
+
 def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
-    """Price a job at every silo, with what would fit; reads no row and changes nothing."""
-    facts = parties.facts(spec.dataset, spec.silos)
+    """Price a job at every silo, with what would fit; reads no row and changes nothing.
+
+    Where something leaves `unprotected` (`leaving`), no epsilon bounds the job, and `opens` names
+    what the policy of every silo has to allow.
+    """
+    facts = facts_for(spec, parties)
     quotes = quotes_of(spec, facts)
-    lines = {silo: parties.price(silo, spec) for silo in quotes}
+    # What is shown of a plan is derived here, as what a silo will reserve is derived there.
+    lines = {s: parties.price(s, spec) | {"plan": dict(q.plan)} for s, q in quotes.items()}
     document: dict[str, Any] = {
         "job": spec.name,
         "kind": spec.kind,
@@ -77,8 +88,10 @@ def quote(spec: JobSpec, parties: Parties) -> dict[str, Any]:
         "silos": lines,
         "admissible": all(line["admissible"] for line in lines.values()),
         "fits": _fits(spec, parties, quotes),
+        "leaving": sorted(spec.leaving),
+        "opens": sorted(spec.opens),
     }
-    if any(f.dataset.subject for f in facts.values()) and not spec.no_privacy:
+    if any(f.dataset.subject for f in facts.values()) and "unprotected" not in spec.leaving:
         silos = parties.federation.max_silos_per_subject or len(facts)
         document["subject"] = subjects_total(lines, silos)
     return document
@@ -290,7 +303,7 @@ def _facts(job: Job) -> dict[str, PartyFacts]:
 
 
 def _manifest(job: Job, parties: Parties, heads: Mapping[str, Head]) -> dict[str, Any]:
-    facts = parties.facts(job.spec.dataset, job.spec.silos)
+    facts = facts_for(job.spec, parties)
     quotes = quotes_of(job.spec, facts)
     issued = datetime.now(UTC)
     body = {

@@ -40,9 +40,9 @@ def model_card(job: Job) -> str:
         lines += [
             "",
             f"Neighbouring data sets differ by one such unit, {_neighbours(balances)}. The "
-            f"sentences hold for whoever sees the model, {released} and every released "
-            "metric of this job, whatever else they know; they do not cover other jobs on the "
-            "same rows, for which each silo's account gives the bound: "
+            f"sentences hold for whoever sees {_seen(spec, released)}, whatever else they know; "
+            "they do not cover other jobs on the same rows, for which each silo's account gives "
+            "the bound: "
             + "; ".join(
                 f"{silo}: epsilon {b['after']['claim_epsilon']:g} at delta {b['after']['delta']:g}"
                 for silo, b in balances.items()
@@ -61,6 +61,14 @@ def model_card(job: Job) -> str:
         counts = ", ".join(f"{n} at {silo}" for silo, n in excluded.items() if n)
         lines += ["", f"**The guarantee excludes unprotected releases: {counts}.**"]
     return "\n".join([*lines, ""])
+
+
+def _seen(spec: dict[str, Any], released: str) -> str:
+    """What may be seen without an end to the guarantee; exact metrics are outside of it."""
+    if spec["evaluation"]["release"] != "exact":
+        return f"the model, {released} and every released metric of this job"
+    ended = ", nor the round in which they ended it" if spec["evaluation"]["patience"] else ""
+    return f"the model and {released} of this job, but not its metrics{ended}"
 
 
 def _neighbours(balances: dict[str, Any]) -> str:

@@ -190,7 +190,7 @@ def _approvals(overview: queries.Overview) -> None:
 
 
 def _people(overview: queries.Overview) -> None:
-    lines = subjects.people(overview.accounts, overview.silos_per_subject)
+    lines = subjects.people(overview.accounts, overview.holders, overview.silos_per_subject)
     if lines:
         st.subheader(strings.PEOPLE)
         st.caption(strings.PEOPLE_NOTE)

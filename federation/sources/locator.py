@@ -76,7 +76,10 @@ def file_source(path: Path, dataset: str, test: Path | None = None) -> SourceCon
     model = _FILES.get(path.suffix.lower())
     if model is None:
         raise BadInput(
-            f"source {path}: no known kind of file", field="source", value=path.name, allowed=FORMS
+            f"source {path}: no known kind of file; a source is {FORMS}",
+            field="source",
+            value=path.name,
+            allowed=FORMS,
         )
     if model is CsvSource and path.suffix.lower() == ".tsv":
         return CsvSource(datasets=(dataset,), path=path, test=test, delimiter="\t")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from federation.errors import BadInput, Missing
-from federation.settings import SourceConfig
+from federation.settings import CsvSource, SourceConfig
 
 PARTS = ("train", "test")
 UNLABELLED = "unlabelled"
+_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def check_columns(
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"; it has {near[0]!r}" if near else ""
+            cut = miscut(source, there)
+            hint = f"; {cut}" if cut else hint
             raise BadInput(
                 f"source of {', '.join(source.datasets)}: no column {name!r}{hint}",
                 field="column",
@@ -116,6 +120,20 @@ def check_columns(
                 value=name,
                 allowed="each name once",
             )
+
+
+def miscut(source: SourceConfig, there: Sequence[str]) -> str:
+    """What to do about a CSV whose header line was cut at nothing; empty where all seems well."""
+    if not isinstance(source, CsvSource) or len(there) != 1:
+        return ""
+    other = next((c for c in _DELIMITERS if c in there[0] and c != source.delimiter), None)
+    if other is None:
+        return ""
+    return (
+        f"its header line, cut at {source.delimiter!r}, is one column with {other!r} in it; "
+        f"silo.yaml can say delimiter: {json.dumps(other)}, and a file that ends in .tsv is cut "
+        "at tabs"
+    )
 
 
 def existing(path: Path) -> Path:

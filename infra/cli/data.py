@@ -11,21 +11,40 @@ from infra.cli.reporting import HomeOption, Json, find_home, reporting
 
 
 def draft(
-    csv: Annotated[Path, typer.Argument(help="One silo's CSV.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="One silo's CSV, Parquet or NPZ file.", show_default=False)
+    ],
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write here instead of to the terminal.")
+        Path | None,
+        typer.Option(
+            "--out", help="A new file; the data set is called after it, else after FILE's own name."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Draft a schema with names and types; bounds and categories are left to a person."""
     with reporting(json) as out:
         from federation.draft import draft_schema
+        from federation.errors import BadInput
 
-        text = draft_schema(csv)
+        if out_file is not None and out_file.exists():
+            raise BadInput(
+                f"{out_file}: already there; name a new file",
+                field="out",
+                value=str(out_file),
+                allowed="a new file",
+            )
+        text = draft_schema(file, out_file.stem if out_file else None)
         if out_file is not None:
-            out_file.write_text(text)
+            with out_file.open("x", encoding="utf-8") as new:
+                new.write(text)
         document = {"schema": text, "file": str(out_file.resolve()) if out_file else None}
-        said = f"Wrote {out_file}; declare the bounds it leaves open." if out_file else text
+        said = (
+            f"Wrote {out_file}. Check its name, declare the bounds and categories it leaves open, "
+            "and move the label out of the features."
+            if out_file
+            else text
+        )
         out.result(document, lambda screen: screen.print(said, markup=False, soft_wrap=True))
 
 
@@ -37,8 +56,10 @@ def check(
     """Tell the owner, and only the owner, what the rows violate; never sent anywhere."""
     with reporting(json) as out:
         from federation.check import check_silo, check_text
+        from infra.enrolment.at_silo import asked_sizes
 
-        document = check_silo(find_home(home), silo)
+        where = find_home(home)
+        document = check_silo(where, silo, asked_sizes(where, silo))
         out.result(
             document,
             lambda screen: screen.print(check_text(document), markup=False, soft_wrap=True),

@@ -32,7 +32,8 @@ def init(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=TRAIN/TEST: rows the silo declares publicly; repeat it.", show_default=False
+            help="NAME=TRAIN/TEST[/SUBJECTS]: what the silo declares publicly; repeat it.",
+            show_default=False,
         ),
     ] = None,
     epsilon: Annotated[float, typer.Option(help="Capacity of each account.")] = 10.0,
@@ -59,7 +60,7 @@ def init(
                 directory,
                 dataset,
                 pairs(silo or [], "silo", "NAME=SOURCE"),
-                pairs(size or [], "size", "NAME=TRAIN/TEST"),
+                pairs(size or [], "size", "NAME=TRAIN/TEST[/SUBJECTS]"),
                 epsilon=epsilon,
                 delta=delta,
                 apart=address is not None,
@@ -81,14 +82,16 @@ def init(
             "federation": federation.name,
             "datasets": sorted(federation.datasets),
             "silos": sorted(federation.silos),
-            "accounts": {"epsilon": epsilon, "delta": delta},
+            "accounts": {"epsilon": epsilon, "delta": delta} if federation.silos else None,
         }
         if next_ is not None:
             document["next"] = next_
-        named = ", ".join(sorted(federation.silos)) or "none yet"
-        said = (
-            f"{home.root} holds a federation of {len(federation.silos)} silos ({named}); each "
-            f"account allows epsilon {epsilon:g} at delta {delta:g}."
+        named = ", ".join(sorted(federation.silos))
+        said = f"{home.root} holds a federation " + (
+            f"of {len(federation.silos)} silos ({named}); each account allows epsilon "
+            f"{epsilon:g} at delta {delta:g}."
+            if named
+            else "that no silo has joined yet; each opens accounts of its own when it does."
         )
         out.result(
             document,

@@ -161,7 +161,8 @@ def register(app: typer.Typer) -> None:
 
 
 def show_quote(document: dict[str, Any], screen: Console) -> None:
-    """A quote for people: a line per silo, then whether it fits."""
+    """A quote for people: a line per silo, what a policy has to allow, then whether it fits."""
+    bare = "unprotected" in document["leaving"]
     columns = ("silo", "protects", "fits", "epsilon", "delta", "of account", "left after")
     table = grid(
         f"Quote of {document['job']} ({document['kind']}): what it would cost", *columns, left=3
@@ -171,12 +172,19 @@ def show_quote(document: dict[str, Any], screen: Console) -> None:
             silo,
             f"one {line['unit']}",
             "yes" if line["admissible"] else "no",
-            f"{line['epsilon']:.3f}",
+            "none bounds it" if bare else f"{line['epsilon']:.3f}",
             f"{line['delta']:.0e}",
             f"{line['charge']:.1%}",
             f"{line['remaining_epsilon']:.2f}",
         )
     screen.print(table)
+    if document["opens"]:
+        fields = ", ".join(f"policy.{name}: true" for name in document["opens"])
+        screen.print(
+            f"It releases something unprotected: each silo has to have {fields} in its silo.yaml.",
+            markup=False,
+            soft_wrap=True,
+        )
     note(
         screen,
         "Epsilon is the price of this job alone. The account counts it by its own filter, which "

@@ -97,6 +97,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _show(document: dict[str, Any], screen: Console) -> None:
+    mirror = document.get("mirror")
+    if mirror:
+        screen.print(
+            "No ledger under this home; run it at each silo. The coordinator's mirror holds: "
+            f"{mirror['receipts']} receipts of {len(mirror['silos'])} silos, each as it was signed",
+            soft_wrap=True,
+        )
     for line in document["ledgers"]:
         word = "holds" if line["ok"] else "IS BROKEN"
         vouched = line["vouched_to"]

@@ -8,6 +8,7 @@ import pytest
 
 from dashboard import charts, exports, queries, statuses, subjects, tables
 from dashboard.statuses import Judged
+from federation.init import init_dataset
 
 NOW = datetime.now(UTC)
 
@@ -109,12 +110,32 @@ def test_a_person_in_several_silos_faces_the_largest_claims_added(house):
         house.silo(silo, units=("record", "subject"), epsilon=epsilon)
     house.federate(max_silos_per_subject=2)
     overview = queries.overview(house.home)
-    (line,) = subjects.people(overview.accounts, overview.silos_per_subject)
+    (line,) = subjects.people(overview.accounts, overview.holders, overview.silos_per_subject)
     assert (line.dataset, line.silos, line.claim) == ("heart", 2, 6.0)
     assert line.delta == pytest.approx(2e-5)
-    assert subjects.people(overview.accounts, 3)[0].claim == 7.0
+    for most in (3, 5, None):
+        line = subjects.people(overview.accounts, overview.holders, most)[0]
+        assert (line.silos, line.claim) == (3, 7.0)
     records = [a for a in overview.accounts if a.unit == "record"]
-    assert subjects.people(records, 2) == ()
+    assert subjects.people(records, overview.holders, 2) == ()
+
+
+def test_nobody_is_in_a_silo_that_declares_no_rows(tmp_path):
+    (tmp_path / "visits.yaml").write_text(
+        "name: visits\n"
+        "features: {a: {type: number, bounds: [0, 1]}}\n"
+        "label: {column: y, classes: ['0', '1']}\n"
+        "subject: {column: p, max_rows: 3}\n"
+        "split: {by: hash, salt: s, test_fraction: 0.25}\n"
+    )
+    (tmp_path / "v.csv").write_text("a,y,p\n0.1,0,x\n0.2,1,z\n")
+    sources = {"clinic": str(tmp_path / "v.csv"), "vendor": "none", "cloud": "none"}
+    sizes = {"clinic": "100/40/50"}
+    home = init_dataset(tmp_path / "fed", tmp_path / "visits.yaml", sources, sizes, epsilon=4.0)
+    overview = queries.overview(home)
+    assert sum(account.unit == "subject" for account in overview.accounts) == 3
+    (line,) = subjects.people(overview.accounts, overview.holders, overview.silos_per_subject)
+    assert (line.dataset, line.silos, line.claim, line.delta) == ("visits", 1, 4.0, 1e-5)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", " =1", "=cmd|' /C'!A0"])

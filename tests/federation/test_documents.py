@@ -54,6 +54,67 @@ def test_what_is_wrong_is_named_with_its_place(
     assert caught.value.exit_code == 2
 
 
+SILO = {
+    "name": "north",
+    "sources": {"d": {"kind": "csv", "datasets": ["d"], "path": "d.csv"}},
+    "accounts": [{"source": "d", "epsilon": 1, "delta": 1e-5}],
+}
+TABLE = {
+    "name": "d",
+    "features": {"age": {"type": "number", "bounds": [0, 1]}},
+    "label": {"column": "y", "classes": ["a", "b"]},
+    "split": {"by": "files"},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "field", "words"),
+    [
+        (
+            SiloConfig,
+            SILO | {"policy": {"kinds": "train"}},
+            "policy.kinds",
+            "list, such as [train]",
+        ),
+        (SiloConfig, SILO | {"accounts": {}}, "accounts", "write a list, such as [{source: ...}]"),
+        (SiloConfig, SILO | {"sources": ["d"]}, "sources", "write a mapping, such as {NAME: ...}"),
+        (SiloConfig, SILO | {"sources": {"d": "d.csv"}}, "sources.d", "such as {kind: ...}"),
+        (SiloConfig, SILO | {"sources": {"d": {"path": "x"}}}, "sources.d", "field kind is not"),
+        (SiloConfig, SILO | {"sources": {"d": {"kind": "cvs"}}}, "sources.d", "'cvs' is none of"),
+        (SiloConfig, SILO | {"name": "North"}, "name", "lower-case letters, digits, dot, dash"),
+        (SiloConfig, SILO | {"name": 5}, "name", "write a text (here: 5)"),
+        (SiloConfig, SILO | {"key": 5}, "key", "write a path, which is a text (here: 5)"),
+        (SiloConfig, SILO | {"policy": {"kinds": []}}, "policy.kinds", "at least 1 entry; here: 0"),
+        (SiloConfig, SILO | {"policy": {"queries": 1.5}}, "policy.queries", "a whole number"),
+        (SiloConfig, SILO | {"isolation": "docker"}, "isolation", "a mapping, such as {kind: ...}"),
+        (Dataset, TABLE | {"label": "y"}, "label", "write a mapping, such as {column: ...}"),
+        (Dataset, TABLE | {"name": "Heart"}, "name", "a letter or digit first; at most 63 char"),
+        (Tree, {"name": "x", "more": 3}, "more", "write a list, such as [3]"),
+        (Tree, {"name": "x", "best": "y"}, "best", "write a mapping, such as {depth: ...}"),
+    ],
+)
+def test_messages_are_in_words_of_the_document(
+    model: type[Block], data: dict[str, object], field: str, words: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(data, model, "d.yaml")
+    message = caught.value.message
+    assert caught.value.field == field and words in message and caught.value.allowed
+    for internal in ("tuple", "dictionar", "instance of", "pattern", "tag", "pathlib", "^["):
+        assert internal not in message
+
+
+def test_further_problems_are_counted_as_people_count() -> None:
+    for data, told in (
+        ({"mode": "x"}, "(1 further problem)"),
+        ({"mode": "x", "more": 3}, "(2 further problems)"),
+        ({"mode": "x", "name": "y"}, "'plain' or 'masked' (here: 'x')"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            parse(data, Tree, "tree.yaml")
+        assert caught.value.message.endswith(told)
+
+
 def test_a_tag_of_a_union_is_not_part_of_the_place() -> None:
     data = {
         "name": "d",

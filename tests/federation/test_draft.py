@@ -80,3 +80,12 @@ def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Missing):
         draft_schema(tmp_path / "none.csv")
+
+
+def test_the_data_set_is_called_as_the_caller_says_else_after_the_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "north.csv", ["a", "b"], [])
+    for name, called in ((None, "north"), ("Heart (2)", "heart-2"), ("no", "no"), ("42", "42")):
+        text = draft_schema(tmp_path / "north.csv", name)
+        (tmp_path / "d.yaml").write_text(text)
+        data = read_yaml(tmp_path / "d.yaml")
+        assert data["name"] == data["split"]["salt"] == called

@@ -196,7 +196,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"sources": {}, "sizes": {}}, "silo", "no silo"),
     ({"sources": {"north": "gone.csv"}}, "path", "no such file"),
     ({"sources": {"north": "s.yaml"}}, "source", "no known kind"),
-    ({"sources": {"North": "a.csv"}, "sizes": {"North": "2/1"}}, "silos.North", "pattern"),
+    ({"sources": {"North": "a.csv"}, "sizes": {"North": "2/1"}}, "silos.North", "lower-case"),
     ({"epsilon": -1.0}, "epsilon", "greater than 0"),
     ({"epsilon": float("inf")}, "epsilon", "finite"),
     ({"delta": 0.0}, "delta", "greater than 0"),

@@ -20,7 +20,14 @@ from federation import lifecycle
 from federation.attendance import Attendance
 from federation.books import account_lines, open_ledger, open_mirror, opened, verification
 from federation.embedded import Embedded
-from federation.errors import BadInput, BudgetRefused, IntegrityError, Missing, PolicyRefused
+from federation.errors import (
+    BadInput,
+    BudgetRefused,
+    IntegrityError,
+    Missing,
+    NotFound,
+    PolicyRefused,
+)
 from federation.home import Home
 from federation.membership import Membership
 from federation.predict import predict_file
@@ -219,7 +226,7 @@ def test_fit_account_takes_the_whole_account_and_no_more(home: Home) -> None:
 def test_bad_input_is_refused_before_anything_is_charged(
     home: Home, changes: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises((BadInput, NotFound)) as caught:
         run(home, **changes)
     assert caught.value.field == field and caught.value.exit_code == 2
     assert all(account(home, silo).used == 0 for silo in home.silo_names())

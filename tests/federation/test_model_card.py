@@ -81,6 +81,22 @@ def test_unprotected_releases_are_excluded_by_name_and_number() -> None:
     assert "**The guarantee excludes unprotected releases: 3 at north.**" in card
 
 
+def test_exact_metrics_are_left_out_of_what_the_sentences_hold_for() -> None:
+    def told(**evaluation: Any) -> str:
+        return model_card(job({"north": after(unprotected=1)}, evaluation=evaluation))
+
+    whole = "the model, every released update and every released metric of this job, whatever else"
+    assert whole in told(release="dp") and whole in told(release="none")
+    exact = told(release="exact")
+    assert "every released metric" not in exact
+    assert (
+        "the model and every released update of this job, but not its metrics, whatever else"
+        in exact
+    )
+    ended = told(release="exact", every=1, patience=2)
+    assert "but not its metrics, nor the round in which they ended it, whatever else" in ended
+
+
 def test_without_privacy_the_card_promises_nothing() -> None:
     card = model_card(
         job(

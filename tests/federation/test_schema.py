@@ -114,7 +114,7 @@ def test_an_image_is_channels_height_width() -> None:
             "document",
             "split column",
         ),
-        ({"name": "Bad Name"}, "name", "match pattern"),
+        ({"name": "Bad Name"}, "name", "lower-case letters"),
     ],
 )
 def test_a_schema_that_makes_no_sense_is_refused(

@@ -66,10 +66,10 @@ def _sizes(**sizes: Any) -> dict[str, Any]:
     [
         (_sizes(train=0, test=1), "silos.north.sizes.d", "all are 0 for a silo without rows"),
         (_sizes(train=-1, test=1), "silos.north.sizes.d.train", "greater than or equal to 0"),
-        (_sizes(train=10.5, test=1), "silos.north.sizes.d.train", "integer"),
+        (_sizes(train=10.5, test=1), "silos.north.sizes.d.train", "whole number"),
         (_sizes(test=1), "silos.north.sizes.d.train", "required"),
         (facts(coordinator="1" * 64), "document", "same public key"),
-        (facts(coordinator="xyz"), "coordinator", "match pattern"),
+        (facts(coordinator="xyz"), "coordinator", "64 hexadecimal digits"),
         (facts(max_silos_per_subject=3), "document", "number of silos"),
         (facts(datasets={}), "datasets", "at least 1"),
         (facts(datasets={"d": SCHEMA | {"name": "e"}}), "document", "calls itself"),
@@ -79,7 +79,7 @@ def _sizes(**sizes: Any) -> dict[str, Any]:
             "document",
             "number of subjects",
         ),
-        (facts(silos={"No Name": {}}), "silos.No Name", "match pattern"),
+        (facts(silos={"No Name": {}}), "silos.No Name", "lower-case letters"),
         (facts(colour="red"), "colour", "unknown field"),
     ],
 )
