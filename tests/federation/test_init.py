@@ -259,7 +259,7 @@ def test_without_the_extra_the_example_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(Missing, match=r"tacit\[examples\]") as caught:
+    with pytest.raises(Missing, match=r"'\.\[examples\]'") as caught:
         init_example(tmp_path / "fed", "digits")
     assert caught.value.exit_code == 5
 
