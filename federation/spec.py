@@ -193,8 +193,8 @@ class EvaluationSpec(Block):
     privacy (in Gaussian terms, of 1 / noise^2) that it takes, `bins` how finely scores are told
     apart (every bin has its own noise, so few under noise and more without). `exact`: the counts
     themselves, only where the silo's policy allows, logged as unprotected. `every` rounds, else
-    once at the end; `patience` evaluations without a lower released log loss stop the job. One whose
-    log loss the noise hides says nothing and is not counted.
+    once at the end; `patience` evaluations without a lower released log loss stop the job, those
+    not counted whose log loss the noise hides.
     """
 
     split: Literal["test"] = "test"
