@@ -54,7 +54,7 @@ test: $(READY) check ## lint, types, imports and tests; eleven to fourteen minut
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not large'
 
 test-all: $(READY) check ## everything, large gates included; writes docs/verification.md
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --verification docs/verification.md
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile explore --verification docs/verification.md
 
 dashboard: $(READY) ## the demo's dashboard
 	$(BIN)/tacit dashboard --home $(DEMO)

@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# `make test` is a gate: it draws the same examples each time, and no machine is too slow for it.
+# `make test-all` looks for new ones.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", PATIENT)
+settings.register_profile("gate", PATIENT, derandomize=True)
+settings.load_profile("gate")
 
 # A helper beside the tests, importable by name under --import-mode=importlib.
 _spec = importlib.util.spec_from_file_location(
