@@ -30,6 +30,7 @@ from federation.jobfiles import JobFiles
 from federation.jobs.base import PartyQuote
 from federation.manifest import SKEW, Digest, Instant, JobId, Known, Manifest, job_id
 from federation.membership import Terms
+from federation.persons import Persons
 from federation.policy import Policy
 from federation.spec import Name, digest
 from privacy.ledger import Head, Ledger, clock
@@ -148,8 +149,7 @@ class Approvals:
         self._jobs = jobs
         self._read_policy = policy
         self._ledger = ledger
-        self._federation = terms.federation
-        self._parties = {terms.coordinator, *terms.silos.values()}
+        self._terms = terms
 
     def require(
         self, manifest: Manifest, quote: PartyQuote, bound: Callable[[], float | None]
@@ -223,15 +223,7 @@ class Approvals:
         Raises `BadInput` where the policy does not enrol the key.
         """
         request, policy, now = self.request(job), self._policy(), clock.now()
-        names = {public: name for name, public in policy.approvers.items()}
-        if key.public not in names:
-            raise BadInput(
-                f"silo {self._silo}: nobody is enrolled by this key; policy.approvers names who "
-                "approves, each by a key of their own (`tacit job key FILE` makes one)",
-                field="key",
-                value=key.public,
-                allowed=sorted(names.values()),
-            )
+        by = Persons(self._silo, policy, self._terms).name(key.public)
         head = self._ledger.head()
         answer = Answer(
             kind="approval",
@@ -243,7 +235,7 @@ class Approvals:
             about=request.about,
             nonce=request.nonce,
             head=Known(entry=head.seq, hash=head.hash),
-            by=names[key.public],
+            by=by,
             at=now,
             until=now + timedelta(days=policy.approval_days),
             reason=refuse,
@@ -257,15 +249,7 @@ class Approvals:
 
     def _policy(self) -> Policy:
         policy = self._read_policy()
-        parties = sorted(n for n, key in policy.approvers.items() if key in self._parties)
-        if parties:
-            raise BadInput(
-                f"silo {self._silo}: policy.approvers: {parties[0]} has the key of a party of this "
-                "federation; who submits a job does not approve it",
-                field="policy.approvers",
-                value=parties[0],
-                allowed="keys of persons",
-            )
+        Persons(self._silo, policy, self._terms)
         return policy
 
     def _filed(
@@ -278,7 +262,7 @@ class Approvals:
     ) -> Request:
         """The request for this very job, kept since before or from now on."""
         request = Request(
-            federation=self._federation,
+            federation=self._terms.federation,
             membership=manifest.membership,
             silo=self._silo,
             job=manifest.job,

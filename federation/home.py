@@ -4,7 +4,7 @@
     membership.json                      who agreed, and to what
     exchange.yaml  ca.pem                where the exchange is, where silos are apart
     coordinator/  key  mirror.db  jobs/  exchange/  exchange.nk  transport.pem
-    silos/NAME/   silo.yaml  key  ledger.db  ledger.head  jobs/  releases/  models/
+    silos/NAME/   silo.yaml  key  ledger.db  ledger.head  jobs/  releases/  models/  capacities/
                   exchange.nk  transport.pem
 
 On one machine all parties live under one home; in production each silo has its own home with
@@ -54,6 +54,11 @@ class SiloPaths:
     def jobs(self) -> Path:
         """The silo's state of each job."""
         return self.directory / "jobs"
+
+    @property
+    def capacities(self) -> Path:
+        """Proposals to raise a capacity, which wait for a second person."""
+        return self.directory / "capacities"
 
     @property
     def models(self) -> Path:

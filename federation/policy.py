@@ -80,7 +80,8 @@ class Policy(Block):
     A job has at least `minimum_units` declared units over all its silos, and begins within `hours`;
     one that has begun goes on after them. One whose epsilon here is greater than `approval_above`
     (0: every job, None: no job) needs the signature of one of the `approvers`, who are persons by
-    name and public key; it holds for `approval_days`.
+    name and public key; it holds for `approval_days`. An account's capacity is raised by two of
+    them; `raised_by` 1 leaves it to whoever holds the ledger, and its entry shows that.
     """
 
     kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
@@ -100,6 +101,7 @@ class Policy(Block):
     approval_above: Annotated[float, Within(0, 1000)] | None = None
     approvers: dict[Name, PublicKey] = Field(default_factory=dict)
     approval_days: Annotated[int, Within(1, 365)] = 7
+    raised_by: Literal[1, 2] = 2
 
     @field_validator("kinds")
     @classmethod

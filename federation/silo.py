@@ -19,6 +19,7 @@ import msgpack
 from federation import jobs, policy, pricing
 from federation.admission import Admission
 from federation.approvals import Approvals
+from federation.capacities import Capacities
 from federation.errors import ApprovalNeeded, BadInput, IntegrityError, NotFound, TacitError
 from federation.home import Home
 from federation.jobfiles import JobFiles
@@ -70,6 +71,9 @@ class Silo:
         )
         self.approvals = Approvals(
             name, self._paths.jobs, self._policy.now, self.ledger, self._membership.terms
+        )
+        self.capacities = Capacities(
+            name, self._paths.capacities, self._policy, self.ledger, self._membership.terms
         )
         self._admission = Admission(
             name,

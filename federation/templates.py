@@ -31,7 +31,7 @@ _SILO = """\
 # policy lets through. Relative paths are meant from this file.
 {head}
 # With these terms the ledger opened its accounts. The ledger's own entries count from then on:
-# change a capacity with `tacit budget set`.
+# change a capacity with `tacit budget set`; raising one takes two of policy.approvers.
 {accounts}
 policy:
   kinds: [{kinds}]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,11 @@ from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporti
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from federation.capacities import Word
+    from federation.home import Home
+    from federation.silo import Silo
+
+AccountArgument = Annotated[str, typer.Argument(help="SILO/SOURCE/UNIT, as budget show prints it.")]
 SiloOption = Annotated[str | None, typer.Option("--silo", help="Only this silo.")]
 
 
@@ -20,11 +27,16 @@ def show(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -
     with reporting(json) as out:
         from federation.books import account_lines, opened
 
-        with opened(find_home(home), silo) as ledgers:
+        where = find_home(home)
+        with opened(where, silo) as ledgers:
             lines = [
                 line for name, ledger in ledgers.items() for line in account_lines(name, ledger)
             ]
-        out.result({"accounts": lines}, lambda screen: show_accounts(lines, screen))
+            waiting = [said for name in ledgers for said in _proposals(where, name)]
+        out.result(
+            {"accounts": lines, "proposed": waiting},
+            lambda screen: _show_accounts(lines, waiting, screen),
+        )
 
 
 def history(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -> None:
@@ -55,31 +67,113 @@ def forecast(
 
 
 def set_(
-    account: Annotated[str, typer.Argument(help="SILO/SOURCE/UNIT, as budget show prints it.")],
+    account: AccountArgument,
     epsilon: Annotated[float, typer.Option(help="The new capacity.")],
     reason: Annotated[str, typer.Option(help="Why; it stands in the ledger for good.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Your own key, to propose a larger one.")
+    ] = None,
     home: HomeOption = None,
     json: Json = False,
 ) -> None:
-    """Change an account's capacity by a signed entry; the claim is the largest ever set."""
+    """Lower an account's capacity, or propose to raise it; the claim is the largest ever set."""
     with reporting(json) as out:
-        from federation.books import account_lines, opened
         from federation.errors import BadInput
+        from secure.keys import SigningKey
 
-        silo, _, name = account.partition("/")
-        if not name:
-            raise BadInput(
-                f"account {account!r} is not SILO/SOURCE/UNIT",
-                field="account",
-                value=account,
-                allowed="SILO/SOURCE/UNIT, as budget show prints it",
-            )
         if not reason.strip():
             raise BadInput("reason: say why; it stands in the ledger for good", field="reason")
-        with opened(find_home(home), silo) as ledgers:
-            ledgers[silo].set_capacity(name, epsilon, reason)
-            lines = [x for x in account_lines(silo, ledgers[silo]) if x["account"] == account]
-        out.result({"accounts": lines}, lambda screen: show_accounts(lines, screen))
+        with _at_silo(account, home) as (silo, name):
+            mine = SigningKey.load(key) if key else None
+            word = silo.capacities.set(name, epsilon, reason, mine)
+            lines, waiting = _lines(silo, name), [_proposal(silo.name, word)] if word else []
+        out.result(
+            {"accounts": lines, "proposed": waiting},
+            lambda screen: _show_accounts(lines, waiting, screen),
+        )
+
+
+def agree(
+    account: AccountArgument,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Your own key; without: only look.")
+    ] = None,
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """Show what was proposed for an account; with --key, agree to it as the second person."""
+    with reporting(json) as out:
+        from secure.keys import SigningKey
+
+        with _at_silo(account, home) as (silo, name):
+            word = silo.capacities.proposed(name)
+            if key:
+                silo.capacities.agree(name, SigningKey.load(key))
+            lines, waiting = _lines(silo, name), [] if key else [_proposal(silo.name, word)]
+        out.result(
+            {"accounts": lines, "proposed": waiting},
+            lambda screen: _show_accounts(lines, waiting, screen),
+        )
+
+
+@contextmanager
+def _at_silo(account: str, home: Path | None) -> Iterator[tuple[Silo, str]]:
+    """The silo that an account's id names, opened, and the account's id there."""
+    from federation.errors import BadInput, NotFound
+    from federation.silo import Silo
+
+    name, _, there = account.partition("/")
+    if not there:
+        raise BadInput(
+            f"account {account!r} is not SILO/SOURCE/UNIT",
+            field="account",
+            value=account,
+            allowed="SILO/SOURCE/UNIT, as budget show prints it",
+        )
+    where = find_home(home)
+    where.federation()
+    if name not in where.silo_names():
+        raise NotFound(
+            f"silo {name!r} is not here", field="silo", value=name, allowed=where.silo_names()
+        )
+    silo = Silo(where, name)
+    try:
+        yield silo, there
+    finally:
+        silo.close()
+
+
+def _lines(silo: Silo, account: str) -> list[dict[str, Any]]:
+    from federation.books import account_lines
+
+    whole = f"{silo.name}/{account}"
+    return [line for line in account_lines(silo.name, silo.ledger) if line["account"] == whole]
+
+
+def _proposals(home: Home, name: str) -> list[dict[str, Any]]:
+    """What waits for a second person at a silo, as plain data."""
+    from federation.silo import Silo
+
+    if not any(home.silo(name).capacities.glob("*.json")):
+        return []
+    silo = Silo(home, name)
+    try:
+        return [_proposal(name, word) for word in silo.capacities.waiting()]
+    finally:
+        silo.close()
+
+
+def _proposal(silo: str, word: Word) -> dict[str, Any]:
+    said = word.proposal
+    return {
+        "account": f"{silo}/{said.account}",
+        "was": said.was,
+        "epsilon": said.epsilon,
+        "reason": said.reason,
+        "by": word.by,
+        "until": word.until.isoformat(timespec="seconds"),
+        "signed_over": said.about,
+    }
 
 
 def price(
@@ -117,8 +211,22 @@ def register(app: typer.Typer) -> None:
     group.command()(history)
     group.command()(forecast)
     group.command("set")(set_)
+    group.command()(agree)
     app.add_typer(group, name="budget")
     app.command()(price)
+
+
+def _show_accounts(
+    lines: list[dict[str, Any]], proposed: list[dict[str, Any]], screen: Console
+) -> None:
+    show_accounts(lines, screen)
+    for said in proposed:
+        note(
+            screen,
+            f"Proposed by {said['by']}, nothing changed yet: {said['account']} to allow "
+            f"{said['epsilon']:g} instead of {said['was']:g}, {said['reason']!r}. A second person "
+            f"agrees until {said['until']}: tacit budget agree {said['account']} --key FILE",
+        )
 
 
 def show_accounts(lines: list[dict[str, Any]], screen: Console) -> None:

@@ -13,7 +13,7 @@ head to a file outside the database before it returns. The rules are in docs/led
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,30 @@ class Ledger(Looking):
         )
         return self.account(terms.source, terms.unit)
 
-    def set_capacity(self, account_id: str, epsilon: float, reason: str) -> Account:
-        """Set an account's capacity; what it claims stays the largest ever set."""
+    def set_capacity(
+        self,
+        account_id: str,
+        epsilon: float,
+        reason: str,
+        *,
+        was: float | None = None,
+        agreed: Sequence[Mapping[str, Any]] = (),
+    ) -> Account:
+        """Set an account's capacity; what it claims stays the largest ever set.
+
+        `agreed`: the signed statements of the persons who raise it, part of the entry. `was`, where
+        given, is the capacity they knew; `WrongState` where it is another by now.
+        """
         check_epsilon(epsilon)
         self._append(
             lambda rows, price, now: owner.set_capacity(
-                rows, price, account=account_id, epsilon=epsilon, reason=reason
+                rows,
+                price,
+                account=account_id,
+                epsilon=epsilon,
+                reason=reason,
+                was=was,
+                agreed=agreed,
             )
         )
         return self.account(*account_id.rsplit("/", 1))

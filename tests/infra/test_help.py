@@ -62,6 +62,7 @@ def test_the_commands_of_the_contract_are_there():
         *("init", "quote", "run", "price", "doctor", "dashboard"),
         *("job list", "job show", "job resume", "job cancel"),
         *("dataset draft", "source check", "model predict", "silo countersign"),
-        *("budget show", "budget history", "budget forecast", "budget set"),
+        *("budget show", "budget history", "budget forecast"),
+        *("budget set", "budget agree"),
         *("ledger verify", "ledger export", "ledger anchor"),
     } <= there

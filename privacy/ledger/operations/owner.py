@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -156,15 +157,31 @@ def _paying(rows: Rows, charges: list[ChargeState], line: dict[str, Any]) -> tup
 
 
 def set_capacity(
-    rows: Rows, price: Pricer, *, account: str, epsilon: float, reason: str
+    rows: Rows,
+    price: Pricer,
+    *,
+    account: str,
+    epsilon: float,
+    reason: str,
+    was: float | None,
+    agreed: Sequence[Mapping[str, Any]],
 ) -> Body | int:
     """Another capacity; the claim stays the largest ever set."""
+    now = rows.account(account).epsilon
+    if was is not None and now != was:
+        raise WrongState(
+            f"account {account} allows {now:g} now and not {was:g}, as was agreed",
+            field="account",
+            value=now,
+            allowed=was,
+        )
     return {
         "kind": "capacity",
         "account": account,
         "epsilon": epsilon,
         "limits": list(price.filter(rows, account).limits(epsilon)),
         "reason": reason,
+        "agreed": [dict(statement) for statement in agreed],
     }
 
 

@@ -327,6 +327,8 @@ def test_capacity_changes_and_the_claim_is_the_largest(place, ledger):
     for bad in (0, -1, math.inf, math.nan, 1e9, True):
         with pytest.raises(InvalidRequest):
             ledger.set_capacity(ACCOUNT, bad, "no")
+    with pytest.raises(WrongState, match=r"allows 0\.3 now and not 4"):
+        ledger.set_capacity(ACCOUNT, 5.0, "agreed before it was lowered", was=4.0)
     assert ledger.verify().ok
 
 
