@@ -10,6 +10,7 @@
     ├── TooFewSilos     SECURE-007  fewer silos than the threshold: nothing is opened     exit 1
     ├── RoundRefused    SECURE-008  a step that a round of aggregation must not take      exit 4
     ├── KeyRetired      SECURE-009  a key has answered as often as it may                 exit 3
+    ├── ExchangeMissing SECURE-010  there is no exchange where it is said to be           exit 5
     ├── NotVerified     SECURE-020  a proof, receipt, product or quote that does not hold exit 4
     └── MissingExtra    SECURE-021  an optional package is not installed                  exit 5
 
@@ -99,6 +100,13 @@ class KeyRetired(SecureError):
 
     code = "SECURE-009"
     exit_code = 3
+
+
+class ExchangeMissing(ExchangeClosed):
+    """There is no exchange, or none that lets this party in, where it is said to be."""
+
+    code = "SECURE-010"
+    exit_code = 5
 
 
 class NotVerified(SecureError):

@@ -37,7 +37,7 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
-from secure.errors import ExchangeClosed, KeyFileError
+from secure.errors import ExchangeClosed, ExchangeMissing, KeyFileError
 from secure.exchange import transport
 from secure.exchange.chunks import CHUNK
 from secure.exchange.nats_endpoint import PATIENCE, NatsEndpoint, token
@@ -71,7 +71,7 @@ class Access:
 class NatsConnection:
     """One party's connection to its federation's server. It comes back by itself when it is lost.
 
-    `keys` are the public keys of all members, the coordinator included. Raises `ExchangeClosed`
+    `keys` are the public keys of all members, the coordinator included. Raises `ExchangeMissing`
     where no server of this federation answers, and says why.
     """
 
@@ -210,7 +210,7 @@ class NatsConnection:
         why = transport.told(error) if error else "no answer within 10 s"
         if error is None or isinstance(error, ConnectionRefusedError | TimeoutError):
             why += "; is it up? `tacit up` at the coordinator starts it"
-        raise ExchangeClosed(f"no exchange at {access.url}: {why}", field="url", value=access.url)
+        raise ExchangeMissing(f"no exchange at {access.url}: {why}", field="url", value=access.url)
 
     async def _managed(self, work: Callable[[], Coroutine[Any, Any, None]], job: str) -> None:
         """Make or delete streams, again where the server is away for a while."""

@@ -196,6 +196,6 @@ def test_a_quote_where_the_exchange_is_down_says_what_starts_it(
 ) -> None:
     join(hosts)
     monkeypatch.chdir(hosts)
-    error = tacit("quote", "job.yaml", "--home", hosts / "fed", code=1)
+    error = tacit("quote", "job.yaml", "--home", hosts / "fed", code=5)
     assert "is it up? `tacit up` at the coordinator starts it" in error["message"]
-    assert error["code"] == "SECURE-005" and "no exchange at tls://127.0.0.1" in error["message"]
+    assert error["code"] == "SECURE-010" and "no exchange at tls://127.0.0.1" in error["message"]
