@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from dashboard import reading
 from dashboard.reading import Book
 from federation import approvals as asked
-from federation import waiting
+from federation import capacities, waiting
 from federation.home import Home
 from federation.settings import Federation
 from privacy.ledger import Account, AccountTerms, Spend, clock, schema
@@ -116,7 +116,8 @@ class Overview:
     rows of each data set. `silos_per_subject`: the most of them that one person can be in, as the
     federation declares; None: all. `approvals`: what each silo was
     asked to let run, and what was answered; a silo's ledger alone says what then ran. Of silos
-    elsewhere they are what a coordinator's jobs wait for.
+    elsewhere they are what a coordinator's jobs wait for. `proposals`: larger capacities that wait
+    for a second person.
     """
 
     federation: str
@@ -125,6 +126,7 @@ class Overview:
     silos_per_subject: int | None
     holders: Mapping[str, tuple[str, ...]]
     approvals: tuple[asked.Line, ...] = ()
+    proposals: tuple[capacities.Word, ...] = ()
 
     @property
     def accounts(self) -> tuple[AccountLine, ...]:
@@ -142,9 +144,10 @@ def overview(home: Home) -> Overview:
     federation = home.federation()
     here = home.silo_names()
     elsewhere = tuple(sorted(set(federation.silos) - set(here)))
+    silos = tuple(_books(home, federation, silo) for silo in here)
     return Overview(
         federation=federation.name,
-        silos=tuple(_books(home, federation, silo) for silo in here),
+        silos=silos,
         elsewhere=elsewhere,
         silos_per_subject=federation.max_silos_per_subject,
         holders={name: federation.silos_with(name) for name in federation.datasets},
@@ -152,6 +155,7 @@ def overview(home: Home) -> Overview:
             *(line for silo in here for line in _approvals(home, silo)),
             *waiting.lines(home, elsewhere),
         ),
+        proposals=tuple(word for books in silos for word in _proposals(home, books)),
     )
 
 
@@ -169,6 +173,7 @@ def marks(home: Home) -> Hashable:
         files += [home.silo(silo).config, home.silo(silo).head]
         for request in sorted(home.silo(silo).jobs.glob("*/request.json")):
             files += [request, request.with_name("approval.json")]
+        files += sorted(home.silo(silo).capacities.glob("*.json"))
         try:
             with reading.opened(home, silo, federation) as book:
                 head = book.ledger.head()
@@ -184,6 +189,15 @@ def _approvals(home: Home, silo: str) -> tuple[asked.Line, ...]:
     """The requests at a silo; none where its settings cannot be read, which its books tell."""
     try:
         return asked.lines(home, silo, clock.now())
+    except reading.UNREADABLE:
+        return ()
+
+
+def _proposals(home: Home, books: SiloBooks) -> tuple[capacities.Word, ...]:
+    """What waits for a second person at a silo; none where its settings cannot be read."""
+    allowed = {f"{line.source}/{line.unit}": line.capacity for line in books.accounts}
+    try:
+        return tuple(capacities.proposals(home, books.silo, allowed, clock.now()))
     except reading.UNREADABLE:
         return ()
 

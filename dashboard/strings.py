@@ -88,6 +88,12 @@ APPROVALS_NOTE = (
     "here, so none can be given on this page; at the silo:"
 )
 APPROVALS_COMMAND = "tacit job approve JOB --silo SILO --key FILE"
+PROPOSALS = "Larger capacities that wait for a second person"
+PROPOSALS_NOTE = (
+    "A larger capacity is a larger claim, for good, so two persons of the silo's policy sign it. "
+    "Nothing has changed yet; at the silo, the second:"
+)
+PROPOSALS_COMMAND = "tacit budget agree SILO/ACCOUNT --key FILE"
 PEOPLE = "One person in several silos"
 PEOPLE_NOTE = "The largest claims of the silos that one person can be in, added up."
 

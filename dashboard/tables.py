@@ -11,6 +11,7 @@ from dashboard.statuses import Judged, Verdict
 from dashboard.strings import APPROVAL, PROTECTION, STATUS
 from dashboard.subjects import PersonLine
 from federation import approvals as asked
+from federation import capacities
 
 Row = dict[str, object]
 
@@ -111,6 +112,23 @@ def approvals(lines: Iterable[asked.Line]) -> list[Row]:
             "spec, code and quote": line.about,
         }
         for line in ordered
+    ]
+
+
+def proposals(words: Iterable[capacities.Word]) -> list[Row]:
+    """One row per account whose capacity somebody wants to raise."""
+    return [
+        {
+            "silo": word.proposal.silo,
+            "account": word.proposal.account,
+            "allows ε": word.proposal.was,
+            "to allow ε": word.proposal.epsilon,
+            "reason": word.proposal.reason,
+            "proposed by": word.by,
+            "until (UTC)": moment(word.until),
+            "signed over": word.proposal.about,
+        }
+        for word in words
     ]
 
 

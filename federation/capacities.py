@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,10 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from federation import statements
 from federation.documents import parse
 from federation.errors import BadInput, IntegrityError, NotFound, PolicyRefused
+from federation.home import Home
 from federation.manifest import SKEW, Instant, Known
-from federation.membership import Terms
+from federation.membership import Membership, Terms
 from federation.persons import Persons
-from federation.policy import Current
+from federation.policy import Current, Policy
 from federation.spec import Name, digest
 from privacy.ledger import Account, Head, Ledger, clock
 from privacy.ledger.durable import write_durably
@@ -137,14 +138,6 @@ class Capacities:
         """The proposal that waits for a second person, or `NotFound` where none holds now."""
         return self._waiting(account)[0]
 
-    def waiting(self) -> Iterator[Word]:
-        """All proposals that hold now, by account."""
-        for account in self._ledger.accounts():
-            try:
-                yield self.proposed(account.id)
-            except NotFound:
-                continue
-
     def agree(self, account: str, key: SigningKey) -> Account:
         """Raise a capacity as it was proposed, as the second person who signs it.
 
@@ -189,31 +182,11 @@ class Capacities:
 
     def _waiting(self, account: str) -> tuple[Word, dict[str, Any]]:
         """What is proposed for an account, read with all its conditions, and its statement."""
-        allows, now, policy = (
-            self._account(account).capacity_epsilon,
-            clock.now(),
-            self._policy.now(),
-        )
-        names = Persons(self._silo, policy, self._terms).names
-        try:
-            statement = json.loads(self._file(account).read_bytes())
-            public = statement["key"]
-            by = names[public]
-            word = parse(statements.read(statement, public, kind=KIND), Word, KIND)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, IntegrityError):
-            raise self._nothing(account) from None
-        proposal = word.proposal
-        lasts = min(word.until, word.at + timedelta(days=policy.approval_days))
-        here = (self._terms.federation, self._terms.version, self._silo, account, allows)
-        asked = (
-            proposal.federation,
-            proposal.membership,
-            proposal.silo,
-            proposal.account,
-            proposal.was,
-        )
-        known = self._ledger.knows(Head(word.head.entry, word.head.hash))
-        if word.by != by or asked != here or not word.at - SKEW <= now <= lasts or not known:
+        allows, policy = self._account(account).capacity_epsilon, self._policy.now()
+        statement = _statement(self._file(account))
+        here = (self._terms, self._silo, account, allows)
+        word = _read(statement, policy, *here, clock.now())
+        if word is None or not self._ledger.knows(Head(word.head.entry, word.head.hash)):
             raise self._nothing(account)
         return word, statement
 
@@ -230,7 +203,7 @@ class Capacities:
         )
 
     def _file(self, account: str) -> Path:
-        return self._directory / f"{account.replace('/', '.')}.json"
+        return _file(self._directory, account)
 
     def _nothing(self, account: str) -> NotFound:
         return NotFound(
@@ -239,3 +212,59 @@ class Capacities:
             field="account",
             value=account,
         )
+
+
+def proposals(
+    home: Home, silo: str, capacities: Mapping[str, float], now: datetime
+) -> Iterator[Word]:
+    """What waits for a second person at a silo, from its files alone: no key is opened.
+
+    `capacities`: what each account allows, by its id, `SOURCE/UNIT`.
+    """
+    directory = home.silo(silo).capacities
+    if not directory.exists():
+        return
+    policy, terms = home.silo_config(silo).policy, Membership.load(home).terms
+    for account, allows in sorted(capacities.items()):
+        word = _read(
+            _statement(_file(directory, account)), policy, terms, silo, account, allows, now
+        )
+        if word is not None:
+            yield word
+
+
+def _file(directory: Path, account: str) -> Path:
+    return directory / f"{account.replace('/', '.')}.json"
+
+
+def _statement(file: Path) -> Any:
+    """What a file says, whatever it is; None where it says nothing."""
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _read(
+    statement: Any,
+    policy: Policy,
+    terms: Terms,
+    silo: str,
+    account: str,
+    allows: float,
+    now: datetime,
+) -> Word | None:
+    """The proposal in a statement, if it holds: signed by an approver, about this, and in time."""
+    names = Persons(silo, policy, terms).names
+    key = statement.get("key") if isinstance(statement, dict) else None
+    if not isinstance(key, str) or key not in names:
+        return None
+    try:
+        word = parse(statements.read(statement, key, kind=KIND), Word, KIND)
+    except (BadInput, IntegrityError):
+        return None
+    said = word.proposal
+    about = (said.federation, said.membership, said.silo, said.account, said.was)
+    ends = min(word.until, word.at + timedelta(days=policy.approval_days))
+    holds = about == (terms.federation, terms.version, silo, account, allows)
+    return word if holds and word.by == names[key] and word.at - SKEW <= now <= ends else None

@@ -75,6 +75,7 @@ def _body(home: Home) -> None:
     _behind(overview)
     _releases(overview)
     _approvals(overview)
+    _proposals(overview)
     _people(overview)
     if overview.elsewhere:
         st.caption(strings.ELSEWHERE)
@@ -187,6 +188,14 @@ def _approvals(overview: queries.Overview) -> None:
     rows = tables.approvals(overview.approvals)
     _grid(rows)
     _download(rows, "approvals")
+
+
+def _proposals(overview: queries.Overview) -> None:
+    if overview.proposals:
+        st.subheader(strings.PROPOSALS)
+        st.caption(strings.PROPOSALS_NOTE)
+        st.code(strings.PROPOSALS_COMMAND, language=None)
+        _grid(tables.proposals(overview.proposals))
 
 
 def _people(overview: queries.Overview) -> None:

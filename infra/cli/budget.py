@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from federation.capacities import Word
-    from federation.home import Home
     from federation.silo import Silo
 
 AccountArgument = Annotated[str, typer.Argument(help="SILO/SOURCE/UNIT, as budget show prints it.")]
@@ -26,13 +25,21 @@ def show(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -
     """Show every account: what it allows, what is spent, what is left."""
     with reporting(json) as out:
         from federation.books import account_lines, opened
+        from federation.capacities import proposals
+        from privacy.ledger import clock
 
         where = find_home(home)
         with opened(where, silo) as ledgers:
             lines = [
                 line for name, ledger in ledgers.items() for line in account_lines(name, ledger)
             ]
-            waiting = [said for name in ledgers for said in _proposals(where, name)]
+            waiting = [
+                _proposal(name, word)
+                for name, ledger in ledgers.items()
+                for word in proposals(
+                    where, name, {a.id: a.capacity_epsilon for a in ledger.accounts()}, clock.now()
+                )
+            ]
         out.result(
             {"accounts": lines, "proposed": waiting},
             lambda screen: _show_accounts(lines, waiting, screen),
@@ -148,19 +155,6 @@ def _lines(silo: Silo, account: str) -> list[dict[str, Any]]:
 
     whole = f"{silo.name}/{account}"
     return [line for line in account_lines(silo.name, silo.ledger) if line["account"] == whole]
-
-
-def _proposals(home: Home, name: str) -> list[dict[str, Any]]:
-    """What waits for a second person at a silo, as plain data."""
-    from federation.silo import Silo
-
-    if not any(home.silo(name).capacities.glob("*.json")):
-        return []
-    silo = Silo(home, name)
-    try:
-        return [_proposal(name, word) for word in silo.capacities.waiting()]
-    finally:
-        silo.close()
 
 
 def _proposal(silo: str, word: Word) -> dict[str, Any]:
