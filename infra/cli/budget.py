@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.reporting import HomeOption, Json, find_home, grid, note, reporting
+from infra.cli.reporting import HomeOption, Json, Output, find_home, grid, note, reporting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,10 +40,7 @@ def show(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -
                     where, name, {a.id: a.capacity_epsilon for a in ledger.accounts()}, clock.now()
                 )
             ]
-        out.result(
-            {"accounts": lines, "proposed": waiting},
-            lambda screen: _show_accounts(lines, waiting, screen),
-        )
+        _tell(out, lines, waiting)
 
 
 def history(silo: SiloOption = None, home: HomeOption = None, json: Json = False) -> None:
@@ -94,10 +91,7 @@ def set_(
             mine = SigningKey.load(key) if key else None
             word = silo.capacities.set(name, epsilon, reason, mine)
             lines, waiting = _lines(silo, name), [_proposal(silo.name, word)] if word else []
-        out.result(
-            {"accounts": lines, "proposed": waiting},
-            lambda screen: _show_accounts(lines, waiting, screen),
-        )
+        _tell(out, lines, waiting)
 
 
 def agree(
@@ -117,10 +111,7 @@ def agree(
             if key:
                 silo.capacities.agree(name, SigningKey.load(key))
             lines, waiting = _lines(silo, name), [] if key else [_proposal(silo.name, word)]
-        out.result(
-            {"accounts": lines, "proposed": waiting},
-            lambda screen: _show_accounts(lines, waiting, screen),
-        )
+        _tell(out, lines, waiting)
 
 
 @contextmanager
@@ -148,6 +139,14 @@ def _at_silo(account: str, home: Path | None) -> Iterator[tuple[Silo, str]]:
         yield silo, there
     finally:
         silo.close()
+
+
+def _tell(out: Output, accounts: list[dict[str, Any]], proposed: list[dict[str, Any]]) -> None:
+    """Give how accounts stand, and what waits for a second person, as a command's result."""
+    out.result(
+        {"accounts": accounts, "proposed": proposed},
+        lambda screen: _show_accounts(accounts, proposed, screen),
+    )
 
 
 def _lines(silo: Silo, account: str) -> list[dict[str, Any]]:
