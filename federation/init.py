@@ -16,6 +16,7 @@ from federation.documents import parse, read_yaml
 from federation.errors import BadInput
 from federation.home import Home
 from federation.membership import Membership
+from federation.opening import check_delta
 from federation.policy import Policy
 from federation.schema import Dataset, FileSplit
 from federation.separate import refuse_shared_rows
@@ -269,14 +270,7 @@ def _accounts(
     units = [Unit.RECORD] if dataset.subject is None else [Unit.RECORD, Unit.SUBJECT]
     for silo, founder in founders.items():
         for unit in units:
-            if delta * founder.sizes.units(unit) >= 1:
-                raise BadInput(
-                    f"delta: {delta:g} is not below 1/{founder.sizes.units(unit)}, one over the "
-                    f"{unit.value}s of silo {silo}",
-                    field="delta",
-                    value=delta,
-                    allowed=f"< {1 / founder.sizes.units(unit):g}",
-                )
+            check_delta(delta, unit, silo, founder.sizes)
     said = {"source": dataset.name, "epsilon": epsilon, "delta": delta}
     accounts = tuple(parse(said | {"unit": unit}, AccountConfig, "account") for unit in units)
     for account in accounts:

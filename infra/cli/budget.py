@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from federation.capacities import Word
     from federation.silo import Silo
+    from privacy.ledger import AccountTerms
 
 AccountArgument = Annotated[str, typer.Argument(help="SILO/SOURCE/UNIT, as budget show prints it.")]
 SiloOption = Annotated[str | None, typer.Option("--silo", help="Only this silo.")]
@@ -68,6 +69,51 @@ def forecast(
 
         lines = forecast_lines(find_home(home), silo, load(spec) if spec else None)
         out.result({"accounts": lines}, lambda screen: _show_rows(lines, screen))
+
+
+def open_(
+    account: AccountArgument,
+    epsilon: Annotated[float, typer.Option(help="What it allows.")],
+    delta: Annotated[float, typer.Option(help="At this delta, for good.")],
+    filter: Annotated[
+        str, typer.Option(help="renyi, renyi1, basic, zcdp or gdp, for good.")
+    ] = "renyi",
+    relation: Annotated[str, typer.Option(help="add_remove or replace, for good.")] = "add_remove",
+    delta0: Annotated[
+        float, typer.Option(help="The part of delta for events that carry one.")
+    ] = 0.0,
+    look: Annotated[
+        bool, typer.Option("--look", help="Open nothing; show what each filter would admit.")
+    ] = False,
+    home: HomeOption = None,
+    json: Json = False,
+) -> None:
+    """Open an account of a source, and show what each filter would admit of typical jobs."""
+    with reporting(json) as out:
+        from federation import opening
+        from privacy.ledger import AccountTerms
+        from privacy.ledger.choices import choices
+
+        with _at_silo(account, home) as (silo, there):
+            source, _, unit = there.rpartition("/")
+            terms = AccountTerms(
+                source=source,
+                unit=unit,  # type: ignore[arg-type]
+                relation=relation,  # type: ignore[arg-type]
+                epsilon=epsilon,
+                delta=delta,
+                filter=filter,
+                delta0=delta0,
+            )
+            opening.check(find_home(home), silo.name, terms)
+            admits = choices(terms)
+            if not look:
+                silo.ledger.open_account(terms)
+            lines = _lines(silo, there)
+        out.result(
+            {"accounts": lines, "admits": admits},
+            lambda screen: _show_choices(admits, lines, terms, screen),
+        )
 
 
 def set_(
@@ -141,6 +187,30 @@ def _at_silo(account: str, home: Path | None) -> Iterator[tuple[Silo, str]]:
         silo.close()
 
 
+def _show_choices(
+    admits: dict[str, dict[str, int | None]],
+    lines: list[dict[str, Any]],
+    terms: AccountTerms,
+    screen: Console,
+) -> None:
+    names = list(next(iter(admits.values())))
+    title = (
+        f"How many such jobs epsilon {terms.epsilon:g} at delta {terms.delta:g} admits, one after "
+        f"the other, under {terms.relation.value}"
+    )
+    table = grid(title, "job", *names, left=1)
+    for job, counts in admits.items():
+        table.add_row(job, *("no price" if n is None else f"{n:,}" for n in counts.values()))
+    screen.print(table)
+    note(
+        screen,
+        "An account keeps its filter for good. renyi is the one for jobs of several kinds; basic "
+        "gives nothing back where a job ends early.",
+    )
+    if lines:
+        show_accounts(lines, screen)
+
+
 def _tell(out: Output, accounts: list[dict[str, Any]], proposed: list[dict[str, Any]]) -> None:
     """Give how accounts stand, and what waits for a second person, as a command's result."""
     out.result(
@@ -203,6 +273,7 @@ def register(app: typer.Typer) -> None:
     group.command()(show)
     group.command()(history)
     group.command()(forecast)
+    group.command("open")(open_)
     group.command("set")(set_)
     group.command()(agree)
     app.add_typer(group, name="budget")

@@ -93,6 +93,13 @@ class Balance:
         """Spent and reserved together: what the filter looks at."""
         return self.spent.merge(self.reserved)
 
+    @property
+    def used_rows(self) -> bool:
+        """Whether anything that counts, or that no guarantee holds, left its source."""
+        total = self.total()
+        spent = any(total.losses) or any(total.saturated) or total.delta > 0
+        return spent or self.unprotected > 0 or self.breached is not None
+
     def document(self) -> dict[str, Any]:
         """The balance as plain data."""
         return {

@@ -1,4 +1,4 @@
-"""`tacit budget set` and `tacit budget agree`, as two persons at a silo type them."""
+"""`tacit budget open`, `set` and `agree`, as the persons at a silo type them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from federation.home import Home
 from federation.init import init_example
 from infra.cli.app import app
+from privacy.ledger.choices import TYPICAL
 from secure.keys import SigningKey
 
+TERMS = ("--epsilon", 4, "--delta", 1e-6)
 ACCOUNT = "silo-1/breast-cancer/record"
 
 
@@ -85,6 +87,15 @@ def test_one_proposes_everybody_sees_it_and_another_agrees(home: Home) -> None:
         (("set", ACCOUNT, "--epsilon", 3, "--reason", " "), "reason"),
         (("set", ACCOUNT, "--epsilon", 13, "--reason", "r" * 1001, "--key", "ada.key"), "reason"),
         (("agree", "silo-1/heart/record"), "account"),
+        (("open", "silo-1/heart/record", *TERMS), "account"),
+        (("open", "silo-1/breast-cancer/subject", *TERMS), "account"),
+        (("open", "silo-1/breast-cancer/rows", *TERMS), "unit"),
+        (("open", ACCOUNT, "--epsilon", 4, "--delta", 0.01), "delta"),
+        (("open", ACCOUNT, "--epsilon", 0, "--delta", 1e-6), "epsilon"),
+        (("open", ACCOUNT, *TERMS, "--filter", "odometer"), "filter"),
+        (("open", ACCOUNT, *TERMS, "--relation", "swap"), "relation"),
+        (("open", ACCOUNT, *TERMS, "--delta0", 1e-6), "delta0"),
+        (("open", ACCOUNT, *TERMS), "account"),  # there, with other terms
     ],
 )
 def test_bad_input_is_named_and_changes_nothing(
@@ -95,3 +106,24 @@ def test_bad_input_is_named_and_changes_nothing(
     error = told(*given, "--home", home.root, code=2)["error"]
     assert error["field"] == field
     assert told("show", "--home", home.root) == before
+
+
+def test_an_account_is_opened_on_other_terms_once_its_filters_were_compared(home: Home) -> None:
+    path = home.silo("silo-2").config
+    said = yaml.safe_load(path.read_text())
+    said["sources"] = {"sums": said["sources"]["breast-cancer"]}
+    said["accounts"] = [line | {"source": "sums"} for line in said["accounts"]]
+    path.write_text(yaml.safe_dump(said, sort_keys=False))
+    asked = ("open", "silo-2/sums/record", *TERMS, "--home", home.root)
+
+    looked = told(*asked, "--look")
+    assert looked["accounts"] == [] and set(looked["admits"]) == set(TYPICAL)
+    opened = told(*asked, "--filter", "gdp", "--relation", "replace")
+    (line,) = opened["accounts"]
+    assert (line["filter"], line["relation"]) == ("gdp", "replace")
+    assert line["capacity"] == {"epsilon": 4.0, "delta": 1e-6}
+    again = told(*asked, "--filter", "gdp", "--relation", "replace")
+    assert again == opened
+    assert told(*asked, code=2)["error"]["code"] == "LEDGER-003"
+    text = " ".join(typed(*asked, "--look").stdout.split())
+    assert "How many such jobs epsilon 4 at delta 1e-06 admits" in text and "no price" in text

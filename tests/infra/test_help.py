@@ -63,6 +63,6 @@ def test_the_commands_of_the_contract_are_there():
         *("job list", "job show", "job resume", "job cancel"),
         *("dataset draft", "source check", "model predict", "silo countersign"),
         *("budget show", "budget history", "budget forecast"),
-        *("budget set", "budget agree"),
+        *("budget open", "budget set", "budget agree"),
         *("ledger verify", "ledger export", "ledger anchor"),
     } <= there

@@ -59,7 +59,7 @@ def for_terms(terms: AccountTerms, parameters: dict[str, Any]) -> Filter:
     kinds: dict[str, Any] = {"basic": Basic, "zcdp": ZeroConcentrated, "gdp": GaussianDp}
     if terms.filter not in kinds:
         raise InvalidRequest(
-            f"filter: unknown filter {terms.filter!r}",
+            f"filter: {terms.filter!r} is none of {', '.join(NAMES)}",
             field="filter",
             value=terms.filter,
             allowed=NAMES,

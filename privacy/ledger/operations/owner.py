@@ -27,6 +27,7 @@ def open_account(rows: Rows, now: datetime, *, terms: AccountTerms, filter_: Fil
     """Open an account; the same terms again are no error, other terms are a `KeyConflict`.
 
     Not while a charge on the source is open: every job on it is charged to each of its accounts.
+    Not once its rows were used either: an account claims for all that its source released.
     """
     opening: dict[str, Any] = {
         "terms": terms.document(),
@@ -60,6 +61,15 @@ def open_account(rows: Rows, now: datetime, *, terms: AccountTerms, filter_: Fil
             value=open_,
             allowed="no charge that is reserved, started or read",
         )
+    for other in rows.accounts_of(terms.source):
+        if rows.account(other).used_rows:
+            raise WrongState(
+                f"the rows of source {terms.source!r} were used already, as {other} counts; an "
+                "account that is opened now would leave that out of what it claims",
+                field="source",
+                value=terms.source,
+                allowed="a source on which nothing was charged and nothing left unprotected",
+            )
     return {"kind": "open", "account": terms.id, "opening": opening}
 
 

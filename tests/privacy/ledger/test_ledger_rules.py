@@ -9,7 +9,7 @@ import pytest
 
 from privacy.accounting import rdp as accountant
 from privacy.errors import WrongState
-from privacy.events import Gaussian, Repeat
+from privacy.events import All, Gaussian, Repeat
 from privacy.ledger import Stop, canonical, pricing, replay
 from privacy.ledger.operations import run
 
@@ -171,9 +171,24 @@ def test_no_account_is_opened_beside_a_charge_that_would_miss_it(place, ledger):
         with pytest.raises(WrongState) as refused:
             ledger.open_account(place.terms(unit="subject"))
         assert (refused.value.field, refused.value.value) == ("source", ["kept"])
+    # Settled it would be left out of what the account claims; what was given back is nothing.
     ledger.settle("kept", executed=None, stop=Stop.COMPLETED)
-    ledger.open_account(place.terms(unit="subject"))
+    with pytest.raises(WrongState, match="used already, as heart/record counts"):
+        ledger.open_account(place.terms(unit="subject"))
+    place.reserve(ledger, "other", events={"lungs/record": HALF})
+    ledger.release("other")
+    ledger.open_account(place.terms(source="lungs", unit="subject"))
     assert ledger.verify().ok
+
+
+def test_no_account_is_opened_on_rows_that_left_unprotected(place, ledger):
+    place.reserve(ledger, events={ACCOUNT: All(of=())})
+    ledger.start("job-1", go="g")
+    ledger.mark_read("job-1")
+    egress(ledger, protection="unprotected")
+    ledger.settle("job-1", executed=None, stop=Stop.COMPLETED)
+    with pytest.raises(WrongState, match="used already"):
+        ledger.open_account(place.terms(unit="subject"))
 
 
 def test_a_changed_capacity_changes_no_charge(place):
