@@ -1,5 +1,6 @@
 """Signed statements: plain JSON that a party vouches for.
 
+    >>> from secure.keys import SigningKey
     >>> key = SigningKey.generate()
     >>> statement = sign({"kind": "go", "job": "j1"}, key)
     >>> read(statement, key.public, kind="go")["job"]

@@ -2,7 +2,7 @@
 
     >>> parts = cut(np.repeat([0, 1], 50), silos=4)
     >>> [len(p) for p in parts]
-    [40, 30, 20, 10]
+    [38, 30, 22, 10]
 
 Silo i of S takes a share of class c of C in proportion to its size, falling from 1.6 to 0.4 of
 the mean, times 1 + 0.6 cos(2 pi (i/S - c/C)): neighbouring silos see like mixtures, opposite ones

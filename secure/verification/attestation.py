@@ -1,8 +1,8 @@
 """Attestation: that a key belongs to known code inside an SGX enclave or a TDX machine.
 
-    >>> wanted = report_data(nonce, channel_key, commitment.root)
-    >>> policy = Policy(measurements=(Measurement("tdx", mrtd, (rtmr0, rtmr1, rtmr2, rtmr3)),))
-    >>> attested = check_quote(quote, collateral, policy, wanted, now=int(time.time()))
+    wanted = report_data(nonce, channel_key, commitment.root)
+    policy = Policy(measurements=(Measurement("tdx", mrtd, (rtmr0, rtmr1, rtmr2, rtmr3)),))
+    attested = check_quote(quote, collateral, policy, wanted, now=int(time.time()))
 
 The package dcap-qvl (extra `attestation`) checks Intel's signatures, certificates, revocation lists
 and the collateral's dates; this module adds what only the verifier can know: the fresh nonce, the

@@ -1,8 +1,8 @@
 """Canaries: queries whose answers are known, hidden among the others.
 
-    >>> canaries = Canaries(known_rows, known_answers, tolerance)
-    >>> mixed = canaries.hide(rows, 20)
-    >>> answers = mixed.open(node(mixed.rows))   # raises NotVerified if a canary is wrong
+    canaries = Canaries(known_rows, known_answers, tolerance)
+    mixed = canaries.hide(rows, 20)
+    answers = mixed.open(node(mixed.rows))   # raises NotVerified if a canary is wrong
 
 A node that answers c of N rows wrongly, without knowing which rows are the m canaries, escapes
 with probability C(N - m, c) / C(N, c), which is at most (1 - m/N)^c. A single wrong answer among

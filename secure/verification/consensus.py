@@ -1,12 +1,12 @@
 """Consensus over redundant nodes: all commit to their answers before any reveals.
 
-    >>> client = Consensus(lanes, rows, shape=(len(rows), 10), tolerance=tolerance)
-    >>> for name, node in nodes.items():
-    ...     client.commit(node.commit(*client.question(name)))
-    >>> client.close()                       # no commitment is taken after this
-    >>> for node in nodes.values():
-    ...     client.reveal(node.reveal(client.closed))
-    >>> client.outcome().members
+    client = Consensus(lanes, rows, shape=(len(rows), 10), tolerance=tolerance)
+    for name, node in nodes.items():
+        client.commit(node.commit(*client.question(name)))
+    client.close()                       # no commitment is taken after this
+    for node in nodes.values():
+        client.reveal(node.reveal(client.closed))
+    client.outcome().members
 
 Each node has a lane of its own: its own sealing key, so its own sealed model and its own sealed
 rows. What one node sees of another's answer is of no use to it. A commitment is a hash over the

@@ -1,8 +1,8 @@
 """Fixed-point networks: integers from end to end, so that honest answers are equal to the bit.
 
-    >>> network = FixedNetwork.from_floats([(weight, bias), (weight2, bias2)], bound=4.0)
-    >>> products = network.compute(network.integers(rows))
-    >>> logits = network.reals(products[-1])
+    network = FixedNetwork.from_floats([(weight, bias), (weight2, bias2)], bound=4.0)
+    products = network.compute(network.integers(rows))
+    logits = network.reals(products[-1])
 
 A network of linear layers with ReLU between. Values carry 2^-12 per unit, weights 2^-12; a product
 carries 2^-24, and the ReLU after it shifts back by 12 bits, rounding to nearest, ties up. Whoever

@@ -1,7 +1,7 @@
 """Checking y = x W^T + b without computing it: Freivalds' test (1977).
 
-    >>> check = Checker(layer)              # draws its secret
-    >>> check(x, node(x))                   # NotVerified unless every row is right
+    check = Checker(layer)              # draws its secret
+    check(x, node(x))                   # NotVerified unless every row is right
 
 **In integers** the test is sound. With r uniform over the field of p = 2^61 - 1 elements, a row
 whose y is wrong by d != 0 passes only if d . r = 0 modulo p, so with probability 1/p < 2^-60. All

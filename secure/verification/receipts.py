@@ -1,8 +1,8 @@
 """Receipts of answers: signed by the node that gave them, each following the one before.
 
-    >>> with ReceiptChain(Path("receipts.jsonl"), key) as chain:
-    ...     receipt = chain.append(model=root, request=request, answer=answer, mode="plain")
-    >>> check_chain(Path("receipts.jsonl").read_text().splitlines(), key.public)
+    with ReceiptChain(Path("receipts.jsonl"), key) as chain:
+        receipt = chain.append(model=root, request=request, answer=answer, mode="plain")
+    check_chain(Path("receipts.jsonl").read_text().splitlines(), key.public)
 
 A receipt says: this key answered this request with this answer under the model of this root. It
 does not say that the answer is right; it makes a wrong one attributable. A client keeps its own

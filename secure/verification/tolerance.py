@@ -1,7 +1,7 @@
 """How far two honest answers may differ, measured; and what that lets through.
 
-    >>> tolerance = calibrate([run_on_one_machine, run_on_another, run_with_two_threads])
-    >>> power(tolerance, run_on_one_machine, int8_run)
+    tolerance = calibrate([run_on_one_machine, run_on_another, run_with_two_threads])
+    power(tolerance, run_on_one_machine, int8_run)
     0.97
 
 Two honest machines give different last bits: sums run in another order, kernels differ with the

@@ -1,10 +1,10 @@
 """Zero-knowledge proofs of a small network, by ezkl (extra `zk`).
 
-    >>> circuit = build(layers, samples, directory / "owner")     # owner: rounds it to a circuit
-    >>> draw_parameters(directory / "parameters", circuit.size)   # verifier
-    >>> keys = make_keys(circuit, directory / "parameters")       # owner
-    >>> proof = prove(keys, row)                                  # owner
-    >>> outputs = check(keys.statement, proof, row)               # verifier
+    circuit = build(layers, samples, directory / "owner")     # owner: rounds it to a circuit
+    draw_parameters(directory / "parameters", circuit.size)   # verifier
+    keys = make_keys(circuit, directory / "parameters")       # owner
+    proof = prove(keys, row)                                  # owner
+    outputs = check(keys.statement, proof, row)               # verifier
 
 What a proof says: the rounded circuit behind the verifying key has these outputs on this input.
 Weights are fixed in the key and not shown; input and output are. It says nothing of how the model

@@ -1,6 +1,6 @@
 """The ring and the primes of encrypted sums, within the table of `secure.ckks.standard`.
 
->>> check_primes(DEGREE, PRIMES)
+check_primes(DEGREE, PRIMES)
 """
 
 from __future__ import annotations
