@@ -11,10 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from federation.errors import BadInput
 from federation.plain_yaml import Dumper
 from federation.sources.locator import file_source
-from federation.sources.table import columns, miscut, read
+from federation.sources.table import columns, read
 from federation.sources.values import texts
 
 _FEW = 10
@@ -61,14 +60,6 @@ def draft_schema(path: Path, name: str | None = None) -> str:
     called = _dataset_name(path.stem if name is None else name)
     source = file_source(path, "draft")
     names = columns(source)
-    cut = miscut(source, names)
-    if cut:
-        raise BadInput(
-            f"source {path}: {cut}; a draft is made of one that is cut at commas or tabs",
-            field="delimiter",
-            value=path.name,
-            allowed="a file of two columns or more",
-        )
     table = read(source, names)
     text = _HEAD.format(name=_written(called))
     for field in names:

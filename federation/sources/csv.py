@@ -17,9 +17,9 @@ from typing import TextIO
 
 import numpy as np
 
-from federation.errors import BadInput
+from federation.errors import BadInput, Missing
 from federation.settings import CsvSource
-from federation.sources.table import Table, existing, unreadable
+from federation.sources.table import DELIMITERS, Table, existing, unreadable
 
 csv.field_size_limit(2**31 - 1)  # at its limit the reader would make many rows of one
 
@@ -37,6 +37,21 @@ _LONG = f"rows with a field of more than {LONG} characters"
 def has_test(source: CsvSource) -> bool:
     """Whether the source names a separate test file."""
     return source.test is not None
+
+
+def delimiter(path: Path) -> str:
+    """At which character the header line is cut: the first of `DELIMITERS` that makes columns.
+
+    A comma where none does, or where there is no header line to look at. No row is read.
+    """
+    for cut in DELIMITERS:
+        try:
+            with _open(existing(path)) as file:
+                if len(_header(csv.reader(file, delimiter=cut), path)) > 1:
+                    return cut
+        except (BadInput, Missing):
+            continue
+    return ","
 
 
 def columns(source: CsvSource, *, separate_test: bool) -> tuple[str, ...]:

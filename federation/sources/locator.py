@@ -3,13 +3,13 @@
     >>> locate("rows.csv", "heart", Path("/data")).path
     PosixPath('/data/rows.csv')
 
-    FILE                        .csv, .tsv, .txt; .parquet, .pq; .npz
+    FILE                        .csv, .tsv, .txt, cut as the header line is; .parquet, .pq; .npz
     FILE,TESTFILE               with a separate test part
     IMAGES+LABELS               a pair of IDX files; IMAGES+LABELS,TESTIMAGES+TESTLABELS
     URL#TABLE                   a table of any SQLAlchemy URL; URL#TABLE,TESTTABLE
     none                        no rows: a silo with a model, or a node
 
-Anything else (a query, another delimiter) is written in `silo.yaml`.
+Anything else (a query, another delimiter than , ; | and tab) is written in `silo.yaml`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from federation.settings import (
     SourceConfig,
     SqlSource,
 )
+from federation.sources.csv import delimiter
 
 FORMS = "FILE.csv, FILE.parquet, FILE.npz, IMAGES+LABELS (IDX), SQLALCHEMY-URL#TABLE or none"
 
@@ -81,6 +82,7 @@ def file_source(path: Path, dataset: str, test: Path | None = None) -> SourceCon
             value=path.name,
             allowed=FORMS,
         )
-    if model is CsvSource and path.suffix.lower() == ".tsv":
-        return CsvSource(datasets=(dataset,), path=path, test=test, delimiter="\t")
+    if model is CsvSource:
+        cut = delimiter(path)
+        return CsvSource(datasets=(dataset,), path=path, test=test, delimiter=cut)
     return model(datasets=(dataset,), path=path, test=test)

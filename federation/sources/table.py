@@ -22,7 +22,8 @@ from federation.settings import CsvSource, SourceConfig
 
 PARTS = ("train", "test")
 UNLABELLED = "unlabelled"
-_DELIMITERS = ",;\t|"
+DELIMITERS = ",;\t|"
+"""At which characters a text table may be cut without its owner saying so."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def check_columns(
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"; it has {near[0]!r}" if near else ""
-            cut = miscut(source, there)
+            cut = _miscut(source, there)
             hint = f"; {cut}" if cut else hint
             raise BadInput(
                 f"source of {', '.join(source.datasets)}: no column {name!r}{hint}",
@@ -122,17 +123,16 @@ def check_columns(
             )
 
 
-def miscut(source: SourceConfig, there: Sequence[str]) -> str:
+def _miscut(source: SourceConfig, there: Sequence[str]) -> str:
     """What to do about a CSV whose header line was cut at nothing; empty where all seems well."""
     if not isinstance(source, CsvSource) or len(there) != 1:
         return ""
-    other = next((c for c in _DELIMITERS if c in there[0] and c != source.delimiter), None)
+    other = next((c for c in DELIMITERS if c in there[0] and c != source.delimiter), None)
     if other is None:
         return ""
     return (
         f"its header line, cut at {source.delimiter!r}, is one column with {other!r} in it; "
-        f"silo.yaml can say delimiter: {json.dumps(other)}, and a file that ends in .tsv is cut "
-        "at tabs"
+        f"silo.yaml can say delimiter: {json.dumps(other)}"
     )
 
 

@@ -38,7 +38,7 @@ def test_a_header_cut_at_nothing_says_at_what_it_was_cut(
     with pytest.raises(BadInput, match="no column 'age'") as caught:
         check_columns(source, ["age"])
     assert caught.value.field == "column"
-    for word in (f"cut at {cut!r}", f"with {there} in it", said, "silo.yaml", ".tsv"):
+    for word in (f"cut at {cut!r}", f"with {there} in it", said, "silo.yaml"):
         assert word in caught.value.message, word
 
 
@@ -50,10 +50,36 @@ def test_other_headers_give_no_such_hint(name: str, text: str, tmp_path: Path) -
     assert "cut at" not in caught.value.message
 
 
-def test_no_draft_is_made_of_a_header_cut_at_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "header", "cut"),
+    [
+        ("r.csv", "age,sick", ","),
+        ("r.csv", "age;sick", ";"),
+        ("r.txt", "age|sick", "|"),
+        ("r.tsv", "age\tsick", "\t"),
+        ("r.csv", '"age;old",sick', ","),  # quoted, so no cut
+        ("r.csv", "age;sick,x", ","),
+        ("r.csv", '"age;old"', ","),
+        ("r.csv", "age", ","),
+        ("r.csv", "", ","),
+        ("r.csv", "age;age", ","),  # no table of any kind: its owner is told later
+    ],
+)
+def test_a_file_is_cut_as_its_header_line_is(
+    name: str, header: str, cut: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(f"{header}\n1;0,5\n")
+    source = file_source(tmp_path / name, "d")
+    assert isinstance(source, CsvSource) and source.delimiter == cut
+
+
+def test_a_file_that_is_not_there_yet_is_taken_to_be_cut_at_commas(tmp_path: Path) -> None:
+    source = file_source(tmp_path / "later.csv", "d")
+    assert isinstance(source, CsvSource) and source.delimiter == ","
+
+
+def test_a_draft_is_made_of_a_file_cut_at_semicolons(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("age;sick\n1;0\n")
-    with pytest.raises(BadInput, match="cut at ','") as caught:
-        draft_schema(tmp_path / "r.csv")
-    assert caught.value.field == "delimiter"
-    (tmp_path / "r.tsv").write_text("age\tsick\n1\t0\n")
-    assert "  sick:" in draft_schema(tmp_path / "r.tsv")
+    assert "  age:" in draft_schema(tmp_path / "r.csv") and "  sick:" in draft_schema(
+        tmp_path / "r.csv"
+    )

@@ -470,7 +470,6 @@ def test_sources_in_one_word(tmp_path: Path) -> None:
     a, b = tmp_path / "a.csv", tmp_path / "b.csv"
     assert said("a.csv") == {"kind": "csv", "path": a, "delimiter": ","}
     assert said("a.csv,b.csv") == {"kind": "csv", "path": a, "test": b, "delimiter": ","}
-    assert said("a.tsv")["delimiter"] == "\t"
     assert said("/x/a.pq") == {"kind": "parquet", "path": Path("/x/a.pq")}
     assert said("a.npz")["kind"] == "npz"
     assert said("i.gz+l.gz,ti+tl") == {
