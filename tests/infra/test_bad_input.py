@@ -247,7 +247,7 @@ def test_paths_that_cannot_be(tacit_here: Any, fed: Path, tmp_path: Path) -> Non
         assert error["field"] == "file" and str(tmp_path) in error["value"]
 
 
-def test_usage_errors_have_the_shape_of_all_others(tacit_json: Any, tmp_path: Path) -> None:
+def test_usage_errors_have_the_shape_of_all_others(tacit: Any, tmp_path: Path) -> None:
     for command, field in (
         (("init", tmp_path / "f", "--example", "digits", "--silos", "0"), "silos"),
         (("price", tmp_path / "e.json", "--delta", "small"), "delta"),
@@ -255,7 +255,9 @@ def test_usage_errors_have_the_shape_of_all_others(tacit_json: Any, tmp_path: Pa
         (("quote", "--hoem", tmp_path), "hoem"),
         (("quotes",), None),
     ):
-        error = tacit_json(*command, code=2)["error"]
+        done = tacit(*command, "--json")
+        error = json.loads(done.stdout)["error"]
+        assert done.returncode == 2
         assert set(error) == PARTS and error["code"] == "USAGE" and error["field"] == field
 
 
