@@ -163,7 +163,7 @@ def agree(
 @contextmanager
 def _at_silo(account: str, home: Path | None) -> Iterator[tuple[Silo, str]]:
     """The silo that an account's id names, opened, and the account's id there."""
-    from federation.errors import BadInput, NotFound
+    from federation.errors import BadInput
     from federation.silo import Silo
 
     name, _, there = account.partition("/")
@@ -174,13 +174,7 @@ def _at_silo(account: str, home: Path | None) -> Iterator[tuple[Silo, str]]:
             value=account,
             allowed="SILO/SOURCE/UNIT, as budget show prints it",
         )
-    where = find_home(home)
-    where.federation()
-    if name not in where.silo_names():
-        raise NotFound(
-            f"silo {name!r} is not here", field="silo", value=name, allowed=where.silo_names()
-        )
-    silo = Silo(where, name)
+    silo = Silo(find_home(home), name)
     try:
         yield silo, there
     finally:
